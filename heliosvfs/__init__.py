@@ -1,0 +1,61 @@
+"""heliosvfs: SQLite databases, encrypted page by page with AES-256-GCM.
+
+    import heliosvfs
+
+    connection = heliosvfs.connect("clinic.db", key="a passphrase")
+    connection.execute("CREATE TABLE IF NOT EXISTS patient(id INTEGER PRIMARY KEY, name TEXT)")
+
+Importing the package registers the VFS "heliosvfs" over the default VFS of that moment, with an empty keyring:
+`default_keyring`.
+"""
+
+from __future__ import annotations
+
+from heliosvfs.connection import Connection, KeySlot, connect
+from heliosvfs.errors import (
+    ConfigError,
+    FormatError,
+    HeliosError,
+    KeyUnavailableError,
+    PolicyViolationError,
+    RefusedWriteError,
+    TamperedError,
+    UnsupportedVersionError,
+    UsageError,
+    WrongKeyError,
+)
+from heliosvfs.keyring import Keyring, KeySource
+from heliosvfs.keys import KdfSettings, Secret
+from heliosvfs.keysources import KeyFile, KeyFromCommand, KeyFromEnvironment
+from heliosvfs.vfs import HeliosVFS
+
+__all__ = [
+    "ConfigError",
+    "Connection",
+    "FormatError",
+    "HeliosError",
+    "HeliosVFS",
+    "KdfSettings",
+    "KeyFile",
+    "KeyFromCommand",
+    "KeyFromEnvironment",
+    "KeySlot",
+    "KeySource",
+    "KeyUnavailableError",
+    "Keyring",
+    "PolicyViolationError",
+    "RefusedWriteError",
+    "Secret",
+    "TamperedError",
+    "UnsupportedVersionError",
+    "UsageError",
+    "WrongKeyError",
+    "__version__",
+    "connect",
+    "default_keyring",
+]
+
+__version__ = "0.1.0"
+
+default_keyring = Keyring()
+_default_vfs = HeliosVFS(keyring=default_keyring)

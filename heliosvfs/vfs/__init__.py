@@ -1,0 +1,14 @@
+"""The virtual file system: the only code that speaks SQLite's xRead and xWrite.
+
+`filesystem` routes names to files; `database`, `wal`, `journal` and `temporary` are the four kinds of file.
+"""
+
+from __future__ import annotations
+
+from heliosvfs.vfs.creation import now
+from heliosvfs.vfs.credentials import Credential, presenting
+from heliosvfs.vfs.database import DatabaseFile, files_of
+from heliosvfs.vfs.filesystem import HeliosVFS
+from heliosvfs.vfs.inspection import PageView, view_of
+
+__all__ = ["Credential", "DatabaseFile", "HeliosVFS", "PageView", "files_of", "now", "presenting", "view_of"]

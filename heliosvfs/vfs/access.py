@@ -1,0 +1,243 @@
+"""Whether a database file may be read, and with which keys: its superblock, what was presented for it, and its unlocked keys.
+
+A file is `locked` (a superblock, no key), `empty` (no superblock yet) or open. Keys change while it is open when another
+process adds an epoch; `generation` counts that, and whoever derived something from the old keys derives it anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec.structs
+
+from heliosvfs.errors import FormatError, HeliosError, KeyUnavailableError, TamperedError
+from heliosvfs.keyring import InheritedKey, MasterKey, UnauthenticSuperblockError, unlock
+from heliosvfs.pages import FileKeys
+from heliosvfs.superblock import Superblock, UnverifiedCopy
+from heliosvfs.vfs.creation import NewDatabase
+from heliosvfs.vfs.credentials import Credential
+from heliosvfs.vfs.superblocks import BaseFile, SuperblockStore
+
+__all__ = ["Access"]
+
+
+class Access:
+    """Access to one open file.
+
+    Attributes:
+        path: Path of the file.
+        credential: What was presented for it.
+        generation: Counts the changes of its keys.
+    """
+
+    def __init__(
+        self, base: BaseFile, path: str, credential: Credential | None, inherit: Callable[[], InheritedKey | None]
+    ) -> None:
+        """Work on ``base``; `look` reads the superblock.
+
+        Args:
+            base: The base VFS's file.
+            path: Its path.
+            credential: What was presented for it.
+            inherit: Asked for a key when the file is to be created and nothing was presented.
+        """
+        self.path = path
+        self.credential = credential
+        self.generation = 0
+        self._base = base
+        self._store = SuperblockStore(base, path)
+        self._inherit = inherit
+        self._copy: UnverifiedCopy | None = None
+        self._master: MasterKey | None = None
+        self._keys: FileKeys | None = None
+        self._retired: list[FileKeys] = []
+        self._new: NewDatabase | None = None
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether the file has no superblock yet."""
+        return self._copy is None
+
+    @property
+    def is_locked(self) -> bool:
+        """Whether there is a superblock and no key for it."""
+        return self._copy is not None and self._keys is None
+
+    @property
+    def superblock(self) -> Superblock:
+        """The superblock; verified unless the file is locked.
+
+        Raises:
+            FormatError: The file is still empty.
+        """
+        if self._copy is None:
+            msg = f"{self.path} is empty: there is no database in it"
+            raise FormatError(msg)
+        return self._copy.superblock
+
+    def require_keys(self) -> FileKeys:
+        """Return the file's keys; a file that is still empty gets its keys here.
+
+        Raises:
+            KeyUnavailableError: The file is locked, or nobody said what key a new file shall have.
+        """
+        if self._keys is not None:
+            return self._keys
+        if self._copy is not None:
+            msg = (
+                f"{self.path} is encrypted and no key was given: use heliosvfs.connect(path, key=...), a registered key "
+                "(file:...?heliosvfs_key=NAME), Connection.attach(path, name, key=...) or PRAGMA key before anything else"
+            )
+            raise KeyUnavailableError(msg)
+        if self._new is None:
+            presented = self.credential is not None and self.credential.secret is not None
+            self._new = NewDatabase.prepare(self.credential if presented else self._inherit(), self.path)
+        return self._new.keys
+
+    @property
+    def master(self) -> MasterKey:
+        """The unlocked master key.
+
+        Raises:
+            KeyUnavailableError: As `require_keys`.
+        """
+        self.require_keys()
+        master = self._master or (self._new and self._new.master)
+        assert master is not None  # noqa: S101 - require_keys saw to it
+        return master
+
+    def heirloom(self) -> InheritedKey | None:
+        """Return a key that a copy of this file can be sealed under, None while it is not open."""
+        return None if self._master is None else self._master.heirloom()
+
+    def look(self) -> bool:
+        """Read the superblock of a file that was empty, and unlock it where a secret is at hand; tell whether there is one.
+
+        Raises:
+            FormatError: It is not a heliosvfs database.
+            TamperedError: Its superblock is damaged, or the file ends before its first page.
+            WrongKeyError: The secret does not open it.
+        """
+        copy = self._store.load()
+        if copy is None:
+            return False
+        start = copy.superblock.layout.start
+        if copy.superblock.populated and self._base.size() <= start:
+            msg = f"{self.path} has been truncated: its superblock speaks of pages and there are none"
+            raise TamperedError(msg, file=self.path, page=1, offset=start)
+        self._copy = copy
+        if self.credential is not None and self.credential.secret is not None:
+            self._unlock(copy, self.credential)
+        return True
+
+    def present(self, credential: Credential) -> None:
+        """Unlock the file with a secret, check the secret if it is unlocked, or keep it for a file still empty.
+
+        Raises:
+            WrongKeyError: The secret opens no slot.
+            TamperedError: It opens one, and the superblock was altered.
+        """
+        if self._copy is None:
+            if self._new is not None:
+                self._new.discard()
+                self._new = None
+        elif self._keys is None:
+            self._unlock(self._copy, credential)
+        else:
+            self._derive(self._copy, credential).release()
+        self.credential = credential
+
+    def _derive(self, copy: UnverifiedCopy, credential: Credential) -> MasterKey:
+        assert credential.secret is not None  # noqa: S101 - callers checked
+        try:
+            return unlock(copy, credential.secret, fips_mode=credential.settings.fips_mode)
+        except UnauthenticSuperblockError:
+            raise self._altered() from None
+        except HeliosError as error:
+            raise type(error)(f"{self.path}: {error}") from None
+
+    def _altered(self) -> TamperedError:
+        msg = f"{self.path}: the superblock's HMAC is wrong: it was altered by someone without the key"
+        return TamperedError(msg, file=self.path)
+
+    def _unlock(self, copy: UnverifiedCopy, credential: Credential) -> None:
+        self._master = self._derive(copy, credential)
+        if self._new is not None:  # another process created the file first: its keys hold, not the ones prepared here
+            self._new.discard()
+            self._new = None
+        self._rekey(copy)
+
+    def _rekey(self, copy: UnverifiedCopy) -> None:
+        """Take over a superblock whose HMAC is right; keys are made anew only where epochs or layout differ."""
+        assert self._master is not None  # noqa: S101 - callers checked
+        before, after = self._copy, copy.superblock
+        self._copy = copy
+        if self._keys is not None and before is not None:
+            if (before.superblock.epochs, before.superblock.page_size) == (after.epochs, after.page_size):
+                return
+            self._retired.append(self._keys)  # a sealer made from them may be in the middle of a transaction
+        self._keys = FileKeys.of(after, self._master.key)
+        self.generation += 1
+
+    def create(self, page_size: int) -> None:
+        """Write both copies of the superblock of a new file, durably.
+
+        Raises:
+            KeyUnavailableError: Nobody said what key it shall have.
+        """
+        self.require_keys()
+        new = self._new
+        assert new is not None  # noqa: S101 - the file is empty, so require_keys prepared it
+        copy = self._store.write(new.superblock(page_size), new.master.hmac_key)
+        self._master, self._new = new.master, None
+        new.keys.wipe()
+        self._rekey(copy)
+
+    def refresh(self) -> None:
+        """Read the superblock again if another process has changed it.
+
+        Raises:
+            TamperedError: Its HMAC is wrong.
+        """
+        if self._copy is not None and self._master is not None and self._store.has_changed(self.superblock.sequence):
+            copy = self._verified()
+            if copy.sealed != self._copy.sealed:
+                self._rekey(copy)
+
+    def _verified(self) -> UnverifiedCopy:
+        copy = self._store.load()
+        assert self._master is not None  # noqa: S101 - callers checked
+        if copy is None or not copy.is_authentic(self._master.hmac_key):
+            raise self._altered()
+        return copy
+
+    def update(self, change: Callable[[Superblock], Superblock]) -> None:
+        """Change the superblock durably, under a RESERVED lock that the caller holds; afterwards both copies hold the change.
+
+        Raises:
+            UsageError: The change does not fit; nothing was written.
+            TamperedError: The superblock was altered meanwhile.
+        """
+        self.require_keys()
+        copy = self._verified()
+        changed = change(copy.superblock)
+        numbered = msgspec.structs.replace(changed, sequence=copy.superblock.sequence + 1)
+        self._rekey(self._store.write(numbered, self.master.hmac_key))
+
+    def heal(self) -> None:
+        """Finish an interrupted update, under a RESERVED lock that the caller holds: afterwards both copies are equal."""
+        if self._keys is not None and self._store.is_stale:
+            self.update(lambda superblock: superblock)
+
+    def close(self) -> None:
+        """Wipe what this file alone used, and give up the master key."""
+        if self._new is not None:
+            self._new.discard()
+            self._new = None
+        for keys in (*self._retired, *([self._keys] if self._keys else ())):
+            keys.wipe()
+        self._retired.clear()
+        self._keys = None
+        if self._master is not None:
+            self._master.release()
+            self._master = None

@@ -1,0 +1,476 @@
+"""The main database file as SQLite sees it: routes reads, writes, locks and controls (FORMAT.md, "Sealed pages").
+
+While the file is locked SQLite may do nothing but look at the header, because whatever it would conclude from bytes that can't
+be read (no hot journal, an empty WAL) would make it destroy what recovery needs.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import apsw
+import msgspec.structs
+
+from heliosvfs import slots
+from heliosvfs.errors import FormatError, RefusedWriteError, TamperedError, UsageError
+from heliosvfs.keyring import InheritedKey
+from heliosvfs.layout import RESERVED_BYTES, is_page_size
+from heliosvfs.pages import Buffer, FileKeys, NotAuthenticError, UnknownEpochError
+from heliosvfs.superblock import Superblock
+from heliosvfs.vfs import pragmas
+from heliosvfs.vfs.access import Access
+from heliosvfs.vfs.creation import now
+from heliosvfs.vfs.credentials import Credential, take
+from heliosvfs.vfs.freelists import free_leaves
+from heliosvfs.vfs.page_io import ZEROS, PageIO, PageWriter
+
+if TYPE_CHECKING:
+    from heliosvfs.vfs.filesystem import HeliosVFS
+
+__all__ = ["DatabaseFile", "files_of"]
+
+_HEADER_BYTES = 100  # SQLite file format 1.3
+_CHANGE_COUNTER = (16, 24)  # amount and offset of the read that begins a read transaction in rollback mode
+_FCNTL_PDB = 30  # SQLITE_FCNTL_PDB: the address of the sqlite3* that opened the file
+_FCNTL_LOCK_TIMEOUT = 34
+_FCNTL_CKPT_START = 39
+
+_open_files: weakref.WeakSet[DatabaseFile] = weakref.WeakSet()
+
+
+def files_of(connection: apsw.Connection) -> list[DatabaseFile]:
+    """Return the open heliosvfs files of a connection, in the order in which they were opened."""
+    return _files_at(connection.sqlite3_pointer())
+
+
+def _files_at(pointer: int) -> list[DatabaseFile]:
+    files = [file for file in list(_open_files) if file.connection_pointer == pointer]
+    return sorted(files, key=lambda file: file.opened_as)
+
+
+class _Base:
+    """The base VFS's file beneath a `DatabaseFile`."""
+
+    def __init__(self, file: DatabaseFile) -> None:
+        up = super(DatabaseFile, file)
+        self.read: Callable[[int, int], bytes] = up.xRead
+        self.write: Callable[[Buffer, int], None] = up.xWrite
+        self.size: Callable[[], int] = up.xFileSize
+        self._sync = up.xSync
+
+    def sync(self) -> None:
+        self._sync(apsw.SQLITE_SYNC_NORMAL)
+
+
+class DatabaseFile(apsw.VFSFile):
+    """A database file: plain pages to SQLite, whose last 32 bytes read as zero, and sealed ones on disk.
+
+    Attributes:
+        path: Path of the file.
+        access: Its superblock and keys.
+        connection_pointer: Address of the ``sqlite3*`` that opened it, 0 until SQLite has told.
+        opened_as: Rank of this opening in the process.
+        write_period: Counts the write locks that were given up: what was noted of a journal before may have changed since.
+    """
+
+    _openings = 0
+
+    def __init__(self, vfs: HeliosVFS, name: apsw.URIFilename, flags: list[int]) -> None:
+        """Open the file and, where its key is at hand, unlock it.
+
+        Raises:
+            FormatError: It is not a heliosvfs database.
+            TamperedError: Its superblock is damaged or was altered.
+            WrongKeyError: The key that was given does not open it.
+        """
+        self.path = name.filename()
+        self.connection_pointer = 0
+        self.write_period = 0
+        self._vfs = vfs
+        self._lock_level = apsw.SQLITE_LOCK_NONE
+        self._pages: PageIO | None = None
+        self._write: PageWriter
+        self._generation = 0
+        DatabaseFile._openings += 1
+        self.opened_as = DatabaseFile._openings
+        credential = take() or self._from_keyring(name)
+        super().__init__(vfs.base, name, flags)
+        self._base = _Base(self)
+        self.access = Access(self._base, self.path, credential, self._inherited)
+        try:
+            if not self.access.look() and credential is not None and not credential.create:
+                msg = f"{self.path} is empty: there is no database in it"
+                raise FormatError(msg)  # noqa: TRY301 - closed below like any other failure
+            self._bind()
+        except BaseException:
+            self.access.close()
+            super().xClose()
+            raise
+        vfs.opened(self)
+        _open_files.add(self)
+
+    def _from_keyring(self, name: apsw.URIFilename) -> Credential | None:
+        registered = name.uri_parameter("heliosvfs_key")
+        secret = self._vfs.keyring.named(registered) if registered is not None else self._vfs.keyring.default()
+        return None if secret is None else Credential(secret)
+
+    def _inherited(self) -> InheritedKey | None:
+        """Return the key of the connection's first unlocked database: VACUUM INTO seals its copy under that."""
+        for file in _files_at(self.connection_pointer) if self.connection_pointer else ():
+            inherited = file.access.heirloom()
+            if inherited is not None:
+                return inherited
+        return None
+
+    @property
+    def is_locked(self) -> bool:
+        """Whether there is a superblock and no key for it."""
+        return self.access.is_locked
+
+    @property
+    def vfs_name(self) -> str:
+        """Name of the VFS that opened the file."""
+        return self._vfs.name
+
+    @property
+    def base_name(self) -> str:
+        """Name of the VFS underneath."""
+        return self._vfs.base
+
+    @property
+    def lock_level(self) -> int:
+        """The lock that SQLite holds on the file, one of SQLITE_LOCK_*."""
+        return self._lock_level
+
+    def _bind(self) -> None:
+        """Make the hot paths for the keys and the layout in force, as instance attributes that shadow the methods below."""
+        if self.access.is_empty or self.access.is_locked:
+            return
+        if self._generation != self.access.generation:
+            self._generation = self.access.generation
+            self._pages = PageIO(self._base, self.path, self.access.require_keys(), self.access.superblock.page_size)
+            self.xRead = self._pages.reader(self._read)  # type: ignore[method-assign]
+            self.xFileSize = self._pages.sizer(self._file_size)  # type: ignore[method-assign]
+            self._write = self._pages.writer()
+            self.__dict__.pop("xWrite", None)
+        if self.access.superblock.populated:
+            self.xWrite = self._write  # type: ignore[method-assign]
+
+    @property
+    def pages(self) -> PageIO:
+        """The pages of a file that is unlocked and not empty.
+
+        Raises:
+            KeyUnavailableError: It is locked.
+        """
+        if self._pages is None:
+            self.access.require_keys()
+        assert self._pages is not None  # noqa: S101 - an empty file has nothing to read
+        return self._pages
+
+    def page_keys(self) -> FileKeys:
+        """Return the keys that the journal or WAL beside the file is sealed under.
+
+        Raises:
+            KeyUnavailableError: The file is locked.
+        """
+        return self.access.require_keys()
+
+    def refresh(self) -> None:
+        """Take over what another process has changed in the superblock.
+
+        Raises:
+            TamperedError: Its HMAC is wrong.
+        """
+        self.access.refresh()
+        self._bind()
+
+    def page_size_in_force(self) -> int:
+        """Return the page size in bytes, 0 while the file is empty."""
+        return 0 if self.access.is_empty else self.access.superblock.page_size
+
+    # -- reading -----------------------------------------------------------------------------------------------------
+
+    def xRead(self, amount: int, offset: int) -> Buffer:  # noqa: N802 - SQLite's name
+        """Return plain bytes; see `apsw.VFSFile.xRead`. `_bind` puts a faster form in this one's place."""
+        return self._read(amount, offset)
+
+    def _read(self, amount: int, offset: int) -> Buffer:
+        if self.access.is_empty:
+            return b""
+        if (amount, offset) == (_HEADER_BYTES, 0):
+            return self._first_header()
+        pages = self.pages
+        if (amount, offset) == _CHANGE_COUNTER:
+            return self._opened(1, lambda: pages.header()[24:40]) if pages.page_count() else b""
+        page_size = pages.layout.page_size
+        number, start = divmod(offset, page_size)
+        if start + amount > page_size:
+            msg = f"{self.path}: a read of {amount} bytes at offset {offset} straddles pages"
+            raise RefusedWriteError(msg)
+        plain = self._opened(number + 1, lambda: self.pages.open_page(number + 1))
+        return plain[start : start + amount]
+
+    def _first_header(self) -> Buffer:
+        """Answer the read that comes before recovery: a torn page 1 must not keep SQLite from its hot journal."""
+        if self._pages is not None:
+            if not self._pages.page_count():
+                return b""
+            try:
+                return self._pages.header()
+            except (NotAuthenticError, UnknownEpochError):
+                pass
+        page_size = self.access.superblock.page_size
+        header = b"SQLite format 3\0" + (page_size & 0xFFFF or 1).to_bytes(2, "big") + bytes((1, 1, RESERVED_BYTES))
+        return (header + bytes((64, 32, 32))).ljust(_HEADER_BYTES, b"\0")
+
+    def _opened(self, page: int, attempt: Callable[[], Buffer]) -> Buffer:
+        """Return what ``attempt`` opens, after reading the superblock again if it names an epoch that is not known.
+
+        Raises:
+            TamperedError: The page fails authentication.
+        """
+        try:
+            try:
+                return attempt()
+            except UnknownEpochError:
+                self.refresh()
+                return attempt()
+        except (NotAuthenticError, UnknownEpochError) as error:
+            pages = self.pages
+            # A free page may be torn (freelists.py). Only a reader may take zeros for it: what a reader finds on the freelist
+            # in the file is free in its snapshot, or else has its content in the WAL and is not read from here.
+            if self._lock_level <= apsw.SQLITE_LOCK_SHARED and page in self.torn_but_free():
+                return bytes(pages.layout.page_size)
+            raise pages.damaged(page, str(error).replace("the bytes", "")) from None
+
+    def torn_but_free(self) -> set[int]:
+        """Return the leaf pages of the freelist as the file has it; they may fail authentication without harm."""
+        pages = self.pages
+        return free_leaves(pages.open_page, pages.page_count(), pages.layout.page_size - RESERVED_BYTES)
+
+    def xFileSize(self) -> int:  # noqa: N802 - SQLite's name
+        """Return the bytes of pages, as SQLite counts them; `_bind` puts a faster form in this one's place."""
+        return self._file_size()
+
+    def _file_size(self) -> int:
+        if self.access.is_empty and not self._look_again():
+            return 0
+        size = self.pages.layout.logical_size(self._base.size())
+        if not size and self.access.superblock.populated:
+            start = self.access.superblock.layout.start
+            msg = f"{self.path} has been truncated: its superblock speaks of pages and there are none"
+            raise TamperedError(msg, file=self.path, page=1, offset=start)
+        return size
+
+    def _look_again(self) -> bool:
+        """See whether another process has created the file meanwhile."""
+        if not self._base.size() or not self.access.look():
+            return False
+        self.access.require_keys()
+        self._bind()
+        return True
+
+    # -- writing -----------------------------------------------------------------------------------------------------
+
+    def xWrite(self, data: Buffer, offset: int) -> None:  # noqa: N802 - SQLite's name
+        """Write a page of a database that is being created; afterwards `_bind` puts a faster form in this one's place.
+
+        Raises:
+            KeyUnavailableError: The file is locked, or nobody said what key a new one shall have.
+            RefusedWriteError: Something would be written unsealed, or the file can't be created safely.
+        """
+        if self.access.is_locked:
+            self.access.require_keys()
+        size = len(data)
+        if self.access.is_empty or (size != self.page_size_in_force() and not self.pages.page_count()):
+            self._check_first(data, offset)
+            if self.access.is_empty:
+                self.access.create(size)
+            else:
+                self.access.update(lambda superblock: msgspec.structs.replace(superblock, page_size=size))
+            self._bind()
+        self._write(data, offset)
+
+    def _check_first(self, data: Buffer, offset: int) -> None:
+        """Refuse a first page that would make a database that can't be sealed, or could be made twice."""
+        if not is_page_size(len(data)) or offset % len(data):
+            msg = f"{self.path}: the first write to a new database is {len(data)} bytes at offset {offset}: not a page"
+            raise RefusedWriteError(msg)
+        if data[-RESERVED_BYTES:] != ZEROS or (offset == 0 and data[20] != RESERVED_BYTES):
+            msg = (
+                f"{self.path}: a new database must leave {RESERVED_BYTES} bytes of each page to its seal: create it with "
+                "heliosvfs.connect() or Connection.attach(), which see to that"
+            )
+            raise RefusedWriteError(msg)
+        if self._lock_level < apsw.SQLITE_LOCK_EXCLUSIVE:
+            msg = f"{self.path} can't be created without locks (nolock=1): another process may be creating it too"
+            raise RefusedWriteError(msg)
+
+    def xTruncate(self, newsize: int) -> None:  # noqa: N802 - SQLite's name
+        """Cut the file to ``newsize`` bytes of pages."""
+        if self.access.is_empty:
+            return
+        pages = self.pages
+        pages.resized(newsize)
+        super().xTruncate(pages.layout.file_size(newsize))
+
+    # -- locks -------------------------------------------------------------------------------------------------------
+
+    def xLock(self, level: int) -> None:  # noqa: N802 - SQLite's name
+        """Take a lock; with SHARED see what other processes have done, with the first write lock take over new epochs.
+
+        Raises:
+            KeyUnavailableError: The file is locked for want of a key: nothing may be concluded from it.
+        """
+        if self.access.is_locked:
+            self.access.require_keys()
+        super().xLock(level)
+        before, self._lock_level = self._lock_level, level
+        self._vfs.locking(self)
+        if self._pages is not None:
+            self._pages.forget_size()
+        try:
+            if self.access.is_empty:
+                self._look_again()
+            elif before < apsw.SQLITE_LOCK_RESERVED <= level:
+                self.refresh()
+                if level == apsw.SQLITE_LOCK_RESERVED:
+                    self.access.heal()
+                    self._bind()
+        except BaseException:
+            super().xUnlock(before)
+            self._lock_level = before
+            raise
+
+    def xUnlock(self, level: int) -> None:  # noqa: N802 - SQLite's name
+        """Give up a lock; the first committed page is noted in the superblock before EXCLUSIVE is given up."""
+        if self._lock_level >= apsw.SQLITE_LOCK_RESERVED:
+            self.write_period += 1
+            if self._lock_level == apsw.SQLITE_LOCK_EXCLUSIVE:
+                self._note_pages()
+        super().xUnlock(level)
+        self._lock_level = level
+
+    def _note_pages(self) -> None:
+        if self._pages is not None and not self.access.superblock.populated and self._pages.page_count():
+            self.access.update(lambda superblock: msgspec.structs.replace(superblock, populated=True))
+            self._bind()
+
+    @contextmanager
+    def _reserved(self) -> Iterator[None]:
+        """Hold RESERVED on the file itself: in WAL mode SQLite's writers hold a lock in the -shm file instead."""
+        before = self._lock_level
+        if before < apsw.SQLITE_LOCK_SHARED:
+            super().xLock(apsw.SQLITE_LOCK_SHARED)
+        try:
+            if before < apsw.SQLITE_LOCK_RESERVED:
+                super().xLock(apsw.SQLITE_LOCK_RESERVED)
+            yield
+        finally:
+            if before < apsw.SQLITE_LOCK_RESERVED:
+                super().xUnlock(before)
+
+    def update_superblock(self, change: Callable[[Superblock], Superblock]) -> None:
+        """Change the superblock durably: when this returns, both copies hold the change.
+
+        Call it inside BEGIN IMMEDIATE of the file's connection: that resolves a hot journal first, which nobody may bypass.
+
+        Raises:
+            UsageError: The change does not fit; nothing was written.
+            TamperedError: The superblock was altered meanwhile.
+            apsw.BusyError: Another process is changing it.
+        """
+        with self._reserved():
+            self.access.update(change)
+        self._bind()
+
+    # -- controls ----------------------------------------------------------------------------------------------------
+
+    def xFileControl(self, op: int, ptr: int) -> bool:  # noqa: N802 - SQLite's name
+        """Answer the controls that concern keys and sizes, pass on the others."""
+        if op == _FCNTL_LOCK_TIMEOUT:
+            return False  # asked at each read of a WAL database: locks do not block, SQLite's busy handler waits
+        if op == apsw.SQLITE_FCNTL_PRAGMA:
+            return self._pragma(apsw.VFSFcntlPragma(ptr))
+        if op in (apsw.SQLITE_FCNTL_SIZE_HINT, apsw.SQLITE_FCNTL_CHUNK_SIZE):
+            return True  # they speak of sizes that the file on disk does not have
+        if op == _FCNTL_PDB:
+            self.connection_pointer = ctypes.c_void_p.from_address(ptr).value or 0
+        elif op == _FCNTL_CKPT_START and self._pages is not None:
+            self.refresh()
+            self._pages.forget_size()
+        return super().xFileControl(op, ptr)
+
+    def _pragma(self, pragma: apsw.VFSFcntlPragma) -> bool:
+        name = pragma.name.lower()
+        if name == "key":
+            self.access.present(Credential(pragmas.secret_of(pragma.value)))
+            self._bind()
+        elif name == "rekey":
+            self._rekey(Credential(pragmas.secret_of(pragma.value)))
+        elif name == "page_size" and pragma.value is not None and self._pages is not None and self._pages.page_count():
+            pragmas.check_page_size(pragma.value, self._pages.layout.page_size, self.path)
+            return False
+        else:
+            return False
+        pragma.result = "ok"
+        return True
+
+    def _rekey(self, credential: Credential) -> None:
+        if self.access.is_empty:
+            self.access.present(credential)
+            return
+        if self._lock_level == apsw.SQLITE_LOCK_NONE:
+            pragmas.refuse_hot_journal(self._vfs.base, self.path)
+        self.change_secret(credential)
+
+    def change_secret(self, credential: Credential) -> None:
+        """Put a new secret in the place of the one that this file was opened with; a secret that opens it already is left.
+
+        Raises:
+            UsageError: The slot that it was opened with is gone.
+            KeyUnavailableError: The file is locked.
+        """
+        master, secret = self.access.master, credential.secret
+        self.refresh()
+        superblock = self.access.superblock
+        assert secret is not None  # noqa: S101 - callers have one
+        if master.slot_of(secret, superblock.slots) is not None:
+            return
+        old = master.slot_of(self.access.credential and self.access.credential.secret, superblock.slots)
+        if old is None:
+            msg = f"{self.path}: the key slot that this connection was opened with has been revoked"
+            raise UsageError(msg)
+        new = slots.make(
+            superblock,
+            master.key,
+            secret,
+            label=old.label,
+            created=now(),
+            settings=credential.settings,
+            random=os.urandom,
+            replacing=True,
+        )
+        self.update_superblock(lambda current: slots.replace(current, old, new.slot))
+        master.remember(secret, new.slot, new.kek)
+        self.access.credential = credential
+
+    def xDeviceCharacteristics(self) -> int:  # noqa: N802 - SQLite's name
+        """Report POWERSAFE_OVERWRITE as the base has it, and nothing else: no other promise of the base holds for pages."""
+        return super().xDeviceCharacteristics() & apsw.SQLITE_IOCAP_POWERSAFE_OVERWRITE
+
+    def xClose(self) -> None:  # noqa: N802 - SQLite's name
+        """Close the file and give up its keys."""
+        _open_files.discard(self)
+        self._vfs.closed(self)
+        self.access.close()
+        self._pages = None
+        for fast in ("xRead", "xWrite", "xFileSize", "_write"):
+            self.__dict__.pop(fast, None)  # they hold keys and this object
+        super().xClose()

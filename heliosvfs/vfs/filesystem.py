@@ -1,0 +1,99 @@
+"""The VFS itself: routes each file that SQLite opens to the class that seals its kind."""
+
+from __future__ import annotations
+
+import threading
+
+import apsw
+
+from heliosvfs.errors import KeyUnavailableError, RefusedWriteError
+from heliosvfs.keyring import Keyring
+from heliosvfs.vfs.database import DatabaseFile
+from heliosvfs.vfs.journal import JournalFile
+from heliosvfs.vfs.temporary import TemporaryFile
+from heliosvfs.vfs.wal import WalFile
+
+__all__ = ["HeliosVFS"]
+
+_SUFFIXES = {apsw.SQLITE_OPEN_MAIN_JOURNAL: "-journal", apsw.SQLITE_OPEN_WAL: "-wal"}
+
+
+class _Active(threading.local):
+    file: DatabaseFile | None = None
+
+
+class HeliosVFS(apsw.VFS):
+    """An encrypting VFS that stacks on any registered VFS.
+
+    Keep a reference to the instance while it is registered. Names are process-wide.
+
+    Args:
+        name: Name to register, for ``apsw.Connection(path, vfs=name)``.
+        base: Name of the VFS underneath; "" is the default VFS of this moment, resolved at once.
+        keyring: Keys for databases that are opened without one; None: an empty keyring.
+    """
+
+    def __init__(self, name: str = "heliosvfs", base: str = "", keyring: Keyring | None = None) -> None:
+        """Register the VFS."""
+        # resolved now: left open, "" would be ourselves as soon as we are made the default, and recurse
+        self.base = base or apsw.vfs_names()[0]
+        self.name = name
+        self.keyring = keyring if keyring is not None else Keyring()
+        self._open: dict[str, list[DatabaseFile]] = {}
+        self._lock = threading.Lock()
+        self._active = _Active()
+        super().__init__(name, self.base)
+
+    def xOpen(self, name: str | apsw.URIFilename | None, flags: list[int]) -> apsw.VFSFile:  # noqa: N802 - SQLite's name
+        """Open a file; see `apsw.VFS.xOpen`."""
+        if isinstance(name, apsw.URIFilename):
+            return DatabaseFile(self, name, flags)
+        for kind, suffix in _SUFFIXES.items():
+            if flags[0] & kind and name is not None:
+                database = self._database_of(name.removesuffix(suffix))
+                return (WalFile if suffix == "-wal" else JournalFile)(self.base, name, flags, database)
+        if flags[0] & apsw.SQLITE_OPEN_SUPER_JOURNAL and name is not None:
+            return apsw.VFSFile(self.base, name, flags)  # holds the names of other journals, nothing of their content
+        return TemporaryFile(self.base, name, flags)
+
+    def xDelete(self, filename: str, syncdir: bool) -> None:  # noqa: FBT001, N802 - SQLite's signature
+        """Delete a file, unless it may be recovery data of a database that nobody has unlocked."""
+        for suffix in _SUFFIXES.values():
+            if filename.endswith(suffix):
+                with self._lock:
+                    files = list(self._open.get(filename.removesuffix(suffix), ()))
+                if files and all(file.is_locked for file in files):
+                    msg = f"{filename} may hold what the database needs to recover, and the database is locked"
+                    raise KeyUnavailableError(msg)
+        super().xDelete(filename, syncdir)
+
+    def opened(self, file: DatabaseFile) -> None:
+        """Note an open database file, so that its journal and WAL find it."""
+        with self._lock:
+            self._open.setdefault(file.path, []).append(file)
+
+    def closed(self, file: DatabaseFile) -> None:
+        """Forget a database file."""
+        with self._lock:
+            files = self._open.get(file.path, [])
+            if file in files:
+                files.remove(file)
+            if not files:
+                self._open.pop(file.path, None)
+        if self._active.file is file:
+            self._active.file = None
+
+    def locking(self, file: DatabaseFile) -> None:
+        """Note the database that this thread took a lock on last: SQLite opens a journal or WAL only after that."""
+        self._active.file = file
+
+    def _database_of(self, path: str) -> DatabaseFile:
+        active = self._active.file
+        if active is not None and active.path == path:
+            return active
+        with self._lock:
+            for file in reversed(self._open.get(path, [])):
+                if not file.is_locked:
+                    return file
+        msg = f"{path}: a journal or WAL is opened before its database is unlocked"
+        raise RefusedWriteError(msg)

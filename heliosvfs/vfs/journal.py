@@ -1,0 +1,268 @@
+"""The rollback journal: page images sealed in place, all else where SQLite puts it (FORMAT.md, "Rollback journal").
+
+Layout, sector size and order of writes stay SQLite's own (pager.c, "Journal file format"), because its crash safety rests on
+them. What differs on disk:
+
+- A header begins with a byte 0 and a magic of ours. Stock SQLite takes a journal whose first byte is 0 for one that is not hot and
+  leaves it alone; with SQLite's magic it would roll "back" sealed bytes into the database.
+- A header's padding holds an HMAC of its 28 bytes: record count, nonce, initial size, sector and page size.
+- A record's page is sealed, its page number bound. Its checksum, a sum of plaintext bytes, is masked by an HMAC of tag, page number,
+  offset and header nonce, so that no record can be moved or made.
+
+A record that GCM rejects in a journal that another process left behind reads as zeros with a checksum that can't match: SQLite
+ends the rollback there, as at a torn record. In a journal that this process is writing it is an error.
+"""
+
+from __future__ import annotations
+
+import hmac
+import os
+from bisect import bisect_right
+from typing import TYPE_CHECKING
+
+import apsw
+
+from heliosvfs.errors import FormatError, RefusedWriteError, TamperedError
+from heliosvfs.keys import expand
+from heliosvfs.layout import RESERVED_BYTES, Layout
+from heliosvfs.pages import KIND_JOURNAL, Buffer, NotAuthenticError, Opener, Sealer, UnknownEpochError
+from heliosvfs.vfs.page_io import ZEROS
+
+if TYPE_CHECKING:
+    from heliosvfs.vfs.database import DatabaseFile
+
+__all__ = ["JournalFile"]
+
+_SQLITE_MAGIC = bytes.fromhex("d9d505f920a163d7")
+_OUR_MAGIC = b"\0HELIOSJ"
+_FIELDS = 28  # magic(8) records(4) nonce(4) initial pages(4) sector size(4) page size(4)
+_COUNT_END = 12  # magic and record count, which syncJournal writes together
+_NONCE = slice(12, 16)
+_MAC_END = 60  # the HMAC-SHA-256 takes bytes 28 to 59, in the header's first 512-byte sector
+_WORD = 4
+_SMALLEST_PAGE = 512
+_LARGEST_PAGE = 65536
+_TAG = slice(-RESERVED_BYTES, -RESERVED_BYTES + 16)
+
+
+def _is_header(fields: bytes) -> bool:
+    """Tell whether the first bytes of a block are a journal header's; its magic may still be due (writeJournalHdr)."""
+    return (
+        len(fields) == _FIELDS
+        and (fields.startswith(_SQLITE_MAGIC) or not fields[:_COUNT_END].strip(b"\0"))
+        and _SMALLEST_PAGE <= int.from_bytes(fields[24:28], "big") <= _LARGEST_PAGE
+    )
+
+
+class JournalFile(apsw.VFSFile):
+    """A rollback journal: SQLite's own to SQLite, sealed on disk."""
+
+    def __init__(self, base: str, name: str, flags: list[int], database: DatabaseFile) -> None:
+        """Open the journal of ``database``."""
+        self._path = name
+        self._database = database
+        self._generation = -1
+        self._page_size = 0
+        self._headers: dict[int, bytes] = {}  # nonce by offset of the headers seen or written, ascending
+        self._written_in = -1  # write period of the database in which this handle wrote the journal
+        self._written_to = 0  # offset behind the last page that it wrote then: a persistent journal has stale records there
+        self._record = (-1, 0)  # offset and page number of a record whose page comes next
+        self._page = (-1, 0, b"")  # of the page sealed or opened last: offset behind it, number, tag (b"": it did not open)
+        super().__init__(base, name, flags)
+        self._database.page_keys()
+
+    def _bind(self, page_size: int) -> None:
+        keys = self._database.page_keys()
+        generation = self._database.access.generation
+        if (generation, page_size) == (self._generation, self._page_size):
+            return
+        self._generation, self._page_size = generation, page_size
+        self._lock_page = Layout(page_size).lock_page
+        self._opener = Opener(keys, KIND_JOURNAL, page_size)
+        self._sealer = Sealer(keys, KIND_JOURNAL, page_size, os.urandom)
+
+    def _key(self, purpose: bytes) -> bytes:
+        return expand(self._database.access.master.key, b"heliosvfs 1 journal " + purpose + self._database.page_keys().uuid)
+
+    def _is_own(self) -> bool:
+        """Whether this handle wrote the journal under the write lock that is still held."""
+        return self._written_in == self._database.write_period
+
+    # -- headers -----------------------------------------------------------------------------------------------------
+
+    def _mac(self, fields: bytes, offset: int) -> bytes:
+        return hmac.digest(self._key(b"header"), offset.to_bytes(8, "big") + _SQLITE_MAGIC + fields[8:_FIELDS], "sha256")
+
+    def _nonce_at(self, offset: int) -> bytes:
+        """Return the nonce of the header that governs ``offset``."""
+        offsets = list(self._headers)
+        index = bisect_right(offsets, offset) - 1
+        return self._headers[offsets[index]] if index >= 0 else b""
+
+    def _note_header(self, offset: int, nonce: bytes) -> None:
+        self._headers = {at: value for at, value in self._headers.items() if at < offset}
+        self._headers[offset] = nonce
+
+    def _write_header(self, offset: int, data: bytes) -> None:
+        """Write a header block; SQLite repeats its first 28 bytes where a sector is larger than a page."""
+        if offset == 0:
+            self._headers.clear()
+            self._written_in = self._database.write_period
+            self._written_to = 0
+        self._bind(int.from_bytes(data[24:28], "big"))
+        self._note_header(offset, data[_NONCE])
+        if data.startswith(_SQLITE_MAGIC):
+            data = _OUR_MAGIC + data[8:_FIELDS] + self._mac(data, offset) + data[_MAC_END:]
+        super().xWrite(data, offset)
+
+    def _write_count(self, data: bytes, offset: int) -> None:
+        """Write magic and record count of a header, and its HMAC anew, in one write within a sector."""
+        fields = data + super().xRead(_FIELDS, offset).ljust(_FIELDS, b"\0")[_COUNT_END:]
+        if data.startswith(_SQLITE_MAGIC):
+            super().xWrite(_OUR_MAGIC + fields[8:] + self._mac(fields, offset), offset)
+        else:
+            super().xWrite(data, offset)
+
+    def _read_magic(self, offset: int) -> bytes:
+        """Return SQLite's magic for a header of ours whose HMAC is right, and otherwise what is there.
+
+        Raises:
+            FormatError: It is a header that stock SQLite wrote.
+            TamperedError: The header is ours and its HMAC is wrong.
+        """
+        header = super().xRead(_MAC_END, offset).ljust(_MAC_END, b"\0")
+        magic = header[:8]
+        if magic == _SQLITE_MAGIC and offset + 8 < self.xFileSize():
+            # at the very end of the file the magic is that of a super-journal's name (readSuperJournal)
+            msg = f"{self._path} is not a heliosvfs journal, though it lies beside a heliosvfs database: move it away"
+            raise FormatError(msg)
+        if magic != _OUR_MAGIC:
+            return magic
+        if not hmac.compare_digest(self._mac(header, offset), header[_FIELDS:_MAC_END]):
+            msg = f"{self._path}: the journal header at offset {offset} is damaged or was tampered with"
+            raise TamperedError(msg, file=self._path, offset=offset)
+        if not self._is_own():
+            self._bind(int.from_bytes(header[24:28], "big"))
+            if offset == 0:
+                self._headers.clear()
+            self._note_header(offset, header[_NONCE])
+        return _SQLITE_MAGIC
+
+    # -- reading -----------------------------------------------------------------------------------------------------
+
+    def xRead(self, amount: int, offset: int) -> Buffer:  # noqa: N802 - SQLite's name
+        """Return plain bytes; see `apsw.VFSFile.xRead`.
+
+        Raises:
+            KeyUnavailableError: The database is locked.
+            TamperedError: A header's HMAC is wrong, or a record of this process's own fails authentication.
+        """
+        self._database.page_keys()
+        if amount == 1 and offset == 0:  # hasHotJournal: is the first byte zero?
+            magic = super().xRead(8, 0)
+            return _SQLITE_MAGIC[:1] if magic == _OUR_MAGIC else magic[:1]
+        if amount == len(_SQLITE_MAGIC) and offset % 512 == 0:
+            return self._read_magic(offset)
+        if self._headers and amount == self._page_size:
+            return self._read_page(offset)
+        if amount == _WORD and offset == self._page[0]:
+            return self._read_checksum(offset)
+        if amount >= _SMALLEST_PAGE:
+            msg = f"{self._path}: a read of {amount} bytes at offset {offset} is no part of a journal that can be opened"
+            raise RefusedWriteError(msg)
+        return super().xRead(amount, offset)
+
+    def _read_page(self, offset: int) -> Buffer:
+        """Open the page of the record whose number lies before ``offset``; note its tag for the checksum that follows."""
+        number = int.from_bytes(super().xRead(_WORD, offset - _WORD).ljust(_WORD, b"\0"), "big")
+        sealed = super().xRead(self._page_size, offset).ljust(self._page_size, b"\0")
+        self._page = (offset + self._page_size, number, b"")
+        if number in (0, self._lock_page):
+            return bytes(self._page_size)  # the lock-byte page is the name of a super-journal, never a page
+        try:
+            plain = self._open(sealed, number)
+        except (NotAuthenticError, UnknownEpochError):
+            if self._is_own():
+                uncertain = offset < self._written_to
+            else:
+                uncertain = self._database.page_keys().may_be_newer(sealed[-4:])
+            if uncertain:
+                msg = f"{self._path}: the record of page {number} at offset {offset} is damaged or was tampered with"
+                raise TamperedError(msg, file=self._path, page=number, offset=offset) from None
+            return bytes(self._page_size)
+        self._page = (offset + self._page_size, number, sealed[_TAG])
+        return plain
+
+    def _open(self, sealed: bytes, number: int) -> Buffer:
+        try:
+            return self._opener.open(sealed, number.to_bytes(4, "big"))
+        except UnknownEpochError:
+            self._database.refresh()
+            self._bind(self._page_size)
+            return self._opener.open(sealed, number.to_bytes(4, "big"))
+
+    def _read_checksum(self, offset: int) -> bytes:
+        """Unmask a record's checksum; of a record that did not open, return one that can't match its zeros (pager_cksum)."""
+        if not self._page[2]:
+            return (int.from_bytes(self._nonce_at(offset), "big") ^ 0xFFFFFFFF).to_bytes(4, "big")
+        return self._masked(super().xRead(_WORD, offset).ljust(_WORD, b"\0"), offset)
+
+    def _masked(self, checksum: bytes, offset: int) -> bytes:
+        """Mask or unmask the checksum at ``offset``, behind the page that was sealed or opened last."""
+        _, number, tag = self._page
+        bound = tag + number.to_bytes(4, "big") + offset.to_bytes(8, "big") + self._nonce_at(offset)
+        mask = hmac.digest(self._key(b"mask"), bound, "sha256")
+        return bytes(a ^ b for a, b in zip(checksum, mask, strict=False))
+
+    # -- writing -----------------------------------------------------------------------------------------------------
+
+    def xWrite(self, data: Buffer, offset: int) -> None:  # noqa: N802 - SQLite's name
+        """Seal and write what SQLite writes: headers, records in three writes each, the name of a super-journal.
+
+        Raises:
+            KeyUnavailableError: The database is locked.
+            RefusedWriteError: The write fits none of them.
+        """
+        self._database.page_keys()
+        size = len(data)
+        (record, number), self._record = self._record, (-1, 0)
+        if record == offset - _WORD and self._page_size and number == self._lock_page:
+            super().xWrite(data, offset)  # the name of a super-journal (writeSuperJournal)
+        elif record == offset - _WORD and size == self._page_size:
+            self._write_page(data, offset, number)
+        elif size == _WORD and offset == self._page[0]:
+            super().xWrite(self._masked(bytes(data), offset), offset)
+            self._page = (-1, 0, b"")
+        elif size == _WORD:
+            self._record = (offset, int.from_bytes(data, "big"))
+            super().xWrite(data, offset)
+        elif size == _COUNT_END:
+            self._write_count(bytes(data), offset)
+        elif size == 1:
+            # syncJournal wipes the first byte of a stale header; ours is zero there anyway, so wipe the next too
+            super().xWrite(data + data, offset)
+        elif _is_header(bytes(data[:_FIELDS])):
+            self._write_header(offset, bytes(data))
+        elif data == _SQLITE_MAGIC or (size == _FIELDS and not bytes(data).strip(b"\0")):
+            super().xWrite(data, offset)  # the end of a super-journal's name; a persistent journal being finished
+        else:
+            msg = f"{self._path}: a write of {size} bytes at offset {offset} is no part of a journal that can be sealed"
+            raise RefusedWriteError(msg)
+
+    def _write_page(self, data: Buffer, offset: int, number: int) -> None:
+        if data[-RESERVED_BYTES:] != ZEROS:
+            msg = f"{self._path}: page {number} uses the last {RESERVED_BYTES} bytes, which hold its seal"
+            raise RefusedWriteError(msg)
+        sealed = self._sealer.seal(data[:-RESERVED_BYTES], number.to_bytes(4, "big"))
+        super().xWrite(sealed, offset)
+        self._page = (offset + self._page_size, number, bytes(sealed[_TAG]))
+        self._written_to = offset + self._page_size
+
+    def xTruncate(self, newsize: int) -> None:  # noqa: N802 - SQLite's name
+        """Cut the journal."""
+        self._database.page_keys()
+        super().xTruncate(newsize)
+
+    def xDeviceCharacteristics(self) -> int:  # noqa: N802 - SQLite's name
+        """Report POWERSAFE_OVERWRITE as the base has it, and nothing else."""
+        return super().xDeviceCharacteristics() & apsw.SQLITE_IOCAP_POWERSAFE_OVERWRITE

@@ -1,0 +1,189 @@
+"""Sealed pages in an open file: the hot path of every read and write.
+
+`PageIO` holds what one set of keys and one layout need: an opener, a sealer, and the size of the file. It is thrown away and
+made anew when either changes.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Callable
+
+from cryptography.exceptions import InvalidTag
+
+from heliosvfs.errors import RefusedWriteError, TamperedError
+from heliosvfs.layout import GAP_START, RESERVED_BYTES, Layout
+from heliosvfs.pages import KIND_DATABASE, Buffer, FileKeys, NotAuthenticError, Opener, Sealer, UnknownEpochError
+from heliosvfs.vfs.superblocks import BaseFile
+
+__all__ = ["ZEROS", "PageIO", "PageReader", "PageWriter"]
+
+ZEROS = bytes(RESERVED_BYTES)
+
+PageReader = Callable[[int, int], Buffer]
+PageWriter = Callable[[Buffer, int], None]
+
+_UNKNOWN = -1
+
+
+class PageIO:
+    """The pages of one file under one set of keys.
+
+    Attributes:
+        layout: Where the pages lie.
+    """
+
+    def __init__(self, base: BaseFile, path: str, keys: FileKeys, page_size: int) -> None:
+        """Work on ``base`` with ``keys``."""
+        self.layout = Layout(page_size)
+        self._base = base
+        self._path = path
+        self._opener = Opener(keys, KIND_DATABASE, page_size)
+        self._sealer = Sealer(keys, KIND_DATABASE, page_size, os.urandom)
+        self._end = _UNKNOWN  # pages in the file; unknown where another process may have changed it
+        self._header = (b"", b"")  # trailer of the page 1 that was opened last, and its first 100 bytes
+
+    def page_count(self) -> int:
+        """Return the number of whole pages in the file."""
+        return self.layout.logical_size(self._base.size()) // self.layout.page_size
+
+    def forget_size(self) -> None:
+        """Ask the file for its size before the next write: another process may have changed it."""
+        self._end = _UNKNOWN
+
+    def read_sealed(self, page: int) -> bytes:
+        """Return a page as it is on disk, shorter where the file ends within it."""
+        return self._base.read(self.layout.page_size, self.layout.offset(page))
+
+    def open_page(self, page: int) -> Buffer:
+        """Return a plain page, valid until the next is opened.
+
+        Raises:
+            NotAuthenticError: It fails authentication, or the file ends before its end.
+            UnknownEpochError: It names an epoch that the superblock does not list.
+        """
+        sealed = self.read_sealed(page)
+        if len(sealed) < self.layout.page_size:
+            msg = "the file ends before the end of this page"
+            raise NotAuthenticError(msg)
+        return self._opener.open(sealed, page.to_bytes(4, "big"))
+
+    def header(self) -> bytes:
+        """Return the first 100 bytes of page 1, from memory if the page on disk is the one that was opened last.
+
+        Raises:
+            NotAuthenticError: Page 1 fails authentication.
+            UnknownEpochError: It names an epoch that the superblock does not list.
+        """
+        trailer = self._base.read(RESERVED_BYTES, self.layout.offset(1) + self.layout.page_size - RESERVED_BYTES)
+        if trailer != self._header[0]:
+            page = bytes(self.open_page(1)[:100])
+            self._header = (trailer, page)
+        return self._header[1]
+
+    def damaged(self, page: int, why: str) -> TamperedError:
+        """Return the error for a page that does not open."""
+        offset = self.layout.offset(page)
+        msg = f"{self._path}: page {page} at offset {offset} {why}: it is damaged or was tampered with"
+        return TamperedError(msg, file=self._path, page=page, offset=offset)
+
+    def reader(self, slow: PageReader) -> PageReader:
+        """Return an xRead for whole pages that turns to ``slow`` for anything else.
+
+        The budget is 2.5 µs a page above plain SQLite, so constants are bound as locals and nothing is allocated but what the
+        base VFS returns.
+        """
+        page_size, start = self.layout.page_size, self.layout.start
+        gap = GAP_START - start  # SQLite's offset of the first page behind the gap
+        read, opener = self._base.read, self._opener
+        unpack, contexts, plain, buffer = opener.unpack, opener.contexts, opener.plain, opener.buffer
+        pack = struct.Struct(">I").pack
+
+        def read_page(amount: int, offset: int) -> Buffer:
+            if amount == page_size and offset < gap and not offset % amount:
+                try:
+                    body, nonce, selector = unpack(read(amount, offset + start))
+                    decrypt_into, prefix = contexts[selector]
+                    decrypt_into(nonce, body, prefix + pack(offset // amount + 1), plain)
+                except (InvalidTag, UnknownEpochError, struct.error):
+                    return slow(amount, offset)  # finds out why
+                return buffer
+            return slow(amount, offset)
+
+        return read_page
+
+    def sizer(self, slow: Callable[[], int]) -> Callable[[], int]:
+        """Return an xFileSize that turns to ``slow`` where the file is cut short or reaches the lock-byte gap.
+
+        SQLite asks at the start of each read transaction while the WAL is empty.
+        """
+        size, start = self._base.size, self.layout.start
+
+        def file_size() -> int:
+            there = size()
+            return there - start if start < there <= GAP_START else slow()
+
+        return file_size
+
+    def writer(self) -> PageWriter:
+        """Return an xWrite for whole pages; anything else it refuses."""
+        layout = self.layout
+        page_size, start, first_after_gap = layout.page_size, layout.start, layout.first_after_gap
+        write, seal = self._base.write, self._sealer.seal
+        split = struct.Struct(f"{page_size - RESERVED_BYTES}s{RESERVED_BYTES}s").unpack
+
+        def write_page(data: Buffer, offset: int) -> None:
+            number, odd = divmod(offset, page_size)
+            number += 1
+            if odd or len(data) != page_size:
+                raise self._refused(data, offset)
+            plain, reserved = split(data)
+            if reserved != ZEROS:
+                raise self._refused(data, offset)
+            if number > self._end:
+                self._extend(number)
+            place = offset + start if number < first_after_gap else layout.offset(number)
+            write(seal(plain, number.to_bytes(4, "big")), place)
+
+        return write_page
+
+    def _refused(self, data: Buffer, offset: int) -> RefusedWriteError:
+        page_size = self.layout.page_size
+        if len(data) != page_size or offset % page_size:
+            msg = (
+                f"{self._path} has pages of {page_size} bytes, and a write of {len(data)} bytes at offset {offset} came: "
+                "the page size of an encrypted database is fixed when it is created; to change it, copy the database "
+                "(heliosvfs.convert, or `heliosvfs decrypt` and `heliosvfs encrypt --page-size`)"
+            )
+        else:
+            msg = (
+                f"{self._path}: page {offset // page_size + 1} uses the last {RESERVED_BYTES} bytes, which hold the seal: "
+                "open the database with heliosvfs.connect() or Connection.attach(), which reserve them"
+            )
+        return RefusedWriteError(msg)
+
+    def _extend(self, number: int) -> None:
+        """Note that page ``number`` is about to be written, and seal zeros into any page that the write would skip.
+
+        SQLite skips free pages when it extends a file, and a hole would fail authentication for ever.
+        """
+        if self._end == _UNKNOWN:
+            self._end = self.page_count()
+        if number > self._end + 1:
+            self.fill(self._end + 1, number - 1)
+        self._end = max(self._end, number)
+
+    def fill(self, first: int, last: int) -> None:
+        """Write sealed zero pages from ``first`` to ``last``."""
+        plain = bytes(self.layout.page_size - RESERVED_BYTES)
+        for page in range(first, last + 1):
+            self._base.write(self._sealer.seal(plain, page.to_bytes(4, "big")), self.layout.offset(page))
+
+    def resized(self, logical: int) -> None:
+        """Seal zeros into the pages by which a truncation to ``logical`` bytes would extend the file."""
+        pages = -(-logical // self.layout.page_size)
+        self._end = self.page_count()
+        if pages > self._end:
+            self.fill(self._end + 1, pages)
+        self._end = pages

@@ -1,0 +1,138 @@
+"""Reading and writing the superblock of an open file through the base VFS's own handle (FORMAT.md, "Superblock updates").
+
+An update writes the older copy, makes it durable, then writes the same content over the other: a power cut leaves at least one
+whole copy, and afterwards both are equal, because a stale copy could bring a revoked slot back to life.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import apsw
+
+from heliosvfs.errors import FormatError, TamperedError, UnsupportedVersionError
+from heliosvfs.pages import Buffer
+from heliosvfs.superblock import (
+    COPY_OFFSETS,
+    COPY_SIZE,
+    MAGIC,
+    SEQUENCE_OFFSET,
+    DamagedCopyError,
+    Superblock,
+    UnverifiedCopy,
+    encode,
+    parse_copy,
+)
+
+__all__ = ["SuperblockStore"]
+
+_PLAIN_SQLITE = b"SQLite format 3\0"
+_AREA = COPY_OFFSETS[1] + COPY_SIZE
+
+
+class BaseFile(Protocol):
+    """What a store needs of the base VFS's file."""
+
+    def read(self, amount: int, offset: int) -> bytes:
+        """Return at most ``amount`` bytes at ``offset``; trailing zeros of a short read may be missing."""
+
+    def write(self, data: Buffer, offset: int) -> None:
+        """Write ``data`` at ``offset``."""
+
+    def sync(self) -> None:
+        """Make all writes durable."""
+
+    def size(self) -> int:
+        """Return the size in bytes."""
+
+
+class SuperblockStore:
+    """The two copies of the superblock in one open file."""
+
+    def __init__(self, base: BaseFile, path: str) -> None:
+        """Work on ``base``; ``path`` serves messages only."""
+        self._base = base
+        self._path = path
+        self._stale = False
+
+    @property
+    def is_stale(self) -> bool:
+        """Whether the last `load` found copies that differ: an update was interrupted and is to be finished."""
+        return self._stale
+
+    def load(self) -> UnverifiedCopy | None:
+        """Return the newest whole copy, or None where the file is empty or its creation was interrupted.
+
+        Raises:
+            FormatError: The file is not a heliosvfs database.
+            TamperedError: It is one, and neither copy is whole.
+            UnsupportedVersionError: It is one of a later format.
+        """
+        size = self._base.size()
+        if size == 0:
+            return None
+        area = self._base.read(_AREA, 0).ljust(_AREA, b"\0")
+        copies, problems = [], []
+        for index, offset in enumerate(COPY_OFFSETS):
+            try:
+                copies.append(parse_copy(area[offset : offset + COPY_SIZE], index))
+            except UnsupportedVersionError as error:
+                raise UnsupportedVersionError(f"{self._path}: {error}") from None
+            except FormatError as error:
+                problems.append(error)
+        if copies:
+            newest = max(copies, key=lambda copy: copy.superblock.sequence)
+            self._stale = bool(problems) or copies[0].superblock != copies[1].superblock
+            return newest
+        return self._explain(area, size, problems)
+
+    def _explain(self, area: bytes, size: int, problems: list[FormatError]) -> None:
+        if area.startswith(_PLAIN_SQLITE):
+            msg = (
+                f"{self._path} is a plain SQLite database, not a heliosvfs one: "
+                "`heliosvfs encrypt IN OUT` makes an encrypted copy of it"
+            )
+            raise FormatError(msg)
+        ours = area.startswith(MAGIC) or area[COPY_SIZE:].startswith(MAGIC)
+        if size <= _AREA and (ours or not area.strip(b"\0")) and all(
+            isinstance(problem, DamagedCopyError) for problem in problems
+        ):
+            return  # no page can lie there yet: both copies are durable before the first page is written
+        if ours:
+            msg = (
+                f"{self._path}: both copies of the superblock are damaged, so no page can be opened; "
+                "restore the file, or its first 32 KiB, from a backup"
+            )
+            raise TamperedError(msg, file=self._path)
+        msg = f"{self._path} is not a heliosvfs database"
+        raise FormatError(msg)
+
+    def has_changed(self, sequence: int) -> bool:
+        """Tell whether either copy carries another sequence number than ``sequence`` (two reads of 8 bytes)."""
+        read, expected = self._base.read, sequence.to_bytes(8, "big")
+        return any(
+            read(8, offset + SEQUENCE_OFFSET).ljust(8, b"\0") != expected for offset in COPY_OFFSETS
+        )
+
+    def write(self, superblock: Superblock, hmac_key: bytes) -> UnverifiedCopy:
+        """Write both copies, the older one first, each made durable before the next step.
+
+        Raises:
+            UsageError: The content does not fit; nothing was written.
+        """
+        sealed = encode(superblock, hmac_key)
+        for index in self._older_first():
+            self._base.write(sealed[index], COPY_OFFSETS[index])
+            self._base.sync()
+        self._stale = False
+        return UnverifiedCopy(superblock, sealed[0])
+
+    def _older_first(self) -> tuple[int, int]:
+        sequences = []
+        for index, offset in enumerate(COPY_OFFSETS):
+            try:
+                copy = parse_copy(self._base.read(COPY_SIZE, offset).ljust(COPY_SIZE, b"\0"), index)
+                sequences.append(copy.superblock.sequence)
+            except (FormatError, apsw.IOError):
+                sequences.append(-1)
+        return (0, 1) if sequences[0] <= sequences[1] else (1, 0)
