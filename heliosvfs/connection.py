@@ -14,12 +14,12 @@ from typing import Any, cast
 import apsw
 
 from heliosvfs import slots
-from heliosvfs.errors import FormatError, HeliosError, KeyUnavailableError, TamperedError, UsageError
+from heliosvfs.errors import FormatError, HeliosError, TamperedError, UsageError
 from heliosvfs.keyring import Key, as_secret
 from heliosvfs.keys import KdfSettings
 from heliosvfs.layout import RESERVED_BYTES, is_page_size
 from heliosvfs.superblock import Slot, Superblock
-from heliosvfs.vfs import Credential, DatabaseFile, files_of, now, presenting
+from heliosvfs.vfs import Credential, DatabaseFile, change_secret, files_of, now, presenting
 
 __all__ = ["Connection", "KeySlot", "connect", "open_untouched"]
 
@@ -163,7 +163,7 @@ class Connection(apsw.Connection):
         """
         credential = Credential(as_secret(key), settings or KdfSettings())
         file = self._file(schema)
-        self._immediately(lambda: file.change_secret(credential), schema)
+        self._immediately(lambda: change_secret(file, credential), schema)
 
     def _update(self, file: DatabaseFile, change: Callable[[Superblock], Superblock], schema: str) -> None:
         self._immediately(lambda: file.update_superblock(change), schema)
@@ -219,6 +219,8 @@ def connect(  # noqa: PLR0913 - the options of a database
     create: bool = True,
     readonly: bool = False,
     page_size: int = 4096,
+    auto_vacuum: str | None = None,
+    encoding: str | None = None,
     vfs: str = "heliosvfs",
     journal_mode: str | None = None,
     busy_timeout: float = 5.0,
@@ -234,6 +236,8 @@ def connect(  # noqa: PLR0913 - the options of a database
         create: False refuses a file that does not exist or is empty.
         readonly: Open for reading only.
         page_size: Bytes of a page of a new database, a power of two from 512 to 65536; an existing one keeps its own.
+        auto_vacuum: "none", "full" or "incremental", for a new database: SQLite can't set it once the first page is written.
+        encoding: "UTF-8", "UTF-16le" or "UTF-16be", for a new database likewise.
         vfs: Name of a registered `HeliosVFS`.
         journal_mode: SQLite's journal mode; None: WAL for a new database, and whatever an existing one has.
         busy_timeout: Seconds to wait for a lock.
@@ -260,7 +264,8 @@ def connect(  # noqa: PLR0913 - the options of a database
         connection.set_busy_timeout(int(busy_timeout * 1000))
         files = files_of(connection)
         if files:
-            _prepare(connection, files[0], page_size, journal_mode, busy_timeout, create=create)
+            beginnings = {"page_size": page_size, "auto_vacuum": auto_vacuum, "encoding": encoding}
+            _prepare(connection, files[0], beginnings, journal_mode, busy_timeout, create=create)
         elif journal_mode is not None:
             connection.pragma("journal_mode", journal_mode)
         connection.pragma("cache_size", -int((_CACHE_MB if cache_mb is None else cache_mb) * 1024))
@@ -307,7 +312,7 @@ def open_untouched(path: str | os.PathLike[str], *, key: Key | None = None, vfs:
         files = files_of(connection)
         if not files or files[0].access.is_empty:
             msg = f"{os.fspath(path)} is empty: there is no database in it"
-            raise FormatError(msg)
+            raise FormatError(msg)  # noqa: TRY301 - closed below like any other failure
         files[0].access.require_keys()
     except BaseException:
         connection.close()
@@ -316,9 +321,24 @@ def open_untouched(path: str | os.PathLike[str], *, key: Key | None = None, vfs:
 
 
 def _prepare(  # noqa: PLR0913 - the options of a database
-    connection: Connection, file: DatabaseFile, page_size: int, journal_mode: str | None, busy_timeout: float, *, create: bool
+    connection: Connection,
+    file: DatabaseFile,
+    beginnings: dict[str, Any],
+    journal_mode: str | None,
+    busy_timeout: float,
+    *,
+    create: bool,
 ) -> None:
-    """Bring a freshly opened file into the state that the caller asked for, and see that it can be read."""
+    """Bring a freshly opened file into the state that the caller asked for, and see that it can be read.
+
+    Args:
+        connection: The connection.
+        file: Its main database's file.
+        beginnings: PRAGMAs that must come before a database's first page.
+        journal_mode: As for `connect`.
+        busy_timeout: As for `connect`.
+        create: As for `connect`.
+    """
     if file.access.is_locked:
         file.access.require_keys()
     readonly = connection.readonly("main")
@@ -328,15 +348,31 @@ def _prepare(  # noqa: PLR0913 - the options of a database
         raise FormatError(msg)
     if new:
         file.access.require_keys()
-        connection.pragma("page_size", page_size)
+        for name, value in beginnings.items():
+            if value is not None:
+                connection.pragma(name, value)
     mode = journal_mode or ("wal" if new else None)
     try:
         if mode is not None and not readonly:
             _set_journal_mode(connection, mode, busy_timeout)
+        if new and not file.xFileSize():
+            _write_first_page(connection)
         connection.pragma("schema_version")
     except apsw.CorruptError:
         _explain_corruption(file)
         raise
+
+
+def _write_first_page(connection: Connection) -> None:
+    """Create the file now, so that what connect() returns is there for other processes, and under this key."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        # any write makes SQLite write page 1; this one changes nothing, also if another process was faster
+        connection.pragma("user_version", connection.pragma("user_version"))
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
+    connection.execute("COMMIT")
 
 
 def _set_journal_mode(connection: Connection, mode: str, busy_timeout: float) -> None:

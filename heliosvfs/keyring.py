@@ -170,9 +170,7 @@ class MasterKey:
     def remember(self, secret: Secret, slot: Slot, kek: bytes) -> None:
         """Note that ``secret`` opens ``slot``, so that the next connection need not run the KDF."""
         with _lock:
-            self.presented[slot.kdf.salt] = _Presented(
-                slot.kdf, slot.label, _fingerprint(secret, slot.kdf.salt), bytearray(kek)
-            )
+            self.presented[slot.kdf.salt] = _Presented(slot.kdf, slot.label, _fingerprint(secret, slot.kdf.salt), bytearray(kek))
 
     def slot_of(self, secret: Secret | None, slots: tuple[Slot, ...]) -> Slot | None:
         """Return the slot that ``secret`` was seen to open in this process; None: the first that any secret opened."""
@@ -180,8 +178,7 @@ class MasterKey:
             for slot in slots:
                 presented = self.presented.get(slot.kdf.salt)
                 if presented is not None and (
-                    secret is None
-                    or hmac.compare_digest(presented.fingerprint, _fingerprint(secret, slot.kdf.salt))
+                    secret is None or hmac.compare_digest(presented.fingerprint, _fingerprint(secret, slot.kdf.salt))
                 ):
                     return slot
         return None

@@ -161,8 +161,7 @@ def _check_cost(kdf: Kdf) -> None:
             and 1 <= kdf.lanes <= _ARGON2_MAX_LANES
         )
         limits = (
-            f"{_ARGON2_FLOOR_KIB} to {_ARGON2_CEILING_KIB} KiB, 1 to {_ARGON2_MAX_PASSES} passes, "
-            f"1 to {_ARGON2_MAX_LANES} lanes"
+            f"{_ARGON2_FLOOR_KIB} to {_ARGON2_CEILING_KIB} KiB, 1 to {_ARGON2_MAX_PASSES} passes, 1 to {_ARGON2_MAX_LANES} lanes"
         )
     elif kdf.name == "pbkdf2-hmac-sha256":
         good = _PBKDF2_FLOOR <= kdf.iterations <= _PBKDF2_CEILING
@@ -220,9 +219,7 @@ def epoch_wrapping_key(master: bytes | bytearray) -> bytes:
 
 
 def _slot_associated_data(uuid: bytes, slot_id: int, kdf: Kdf) -> bytes:
-    parameters = (
-        f"{kdf.name} m={kdf.memory_kib} t={kdf.passes} p={kdf.lanes} i={kdf.iterations} salt={kdf.salt}".encode()
-    )
+    parameters = f"{kdf.name} m={kdf.memory_kib} t={kdf.passes} p={kdf.lanes} i={kdf.iterations} salt={kdf.salt}".encode()
     return b"heliosvfs 1 slot" + uuid + struct.pack(">I", slot_id) + parameters
 
 
@@ -242,7 +239,7 @@ def _unwrap(kek: bytes, wrapped: str, associated_data: bytes) -> bytes:
     return AESGCM(kek).decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], associated_data)
 
 
-def wrap_slot(
+def wrap_slot(  # noqa: PLR0913 - what the wrap binds
     uuid: bytes, slot_id: int, label: str, created: str, kdf: Kdf, kek: bytes, master: bytes | bytearray, random: Randomness
 ) -> Slot:
     """Make a key slot: the master key wrapped under a key-encryption key."""
@@ -262,7 +259,7 @@ def unwrap_slot(uuid: bytes, slot: Slot, kek: bytes) -> bytearray:
         raise WrongKeyError(msg) from None
 
 
-def wrap_epoch(
+def wrap_epoch(  # noqa: PLR0913 - what the wrap binds
     uuid: bytes, epoch_id: int, created: str, key: bytes | bytearray, master: bytes | bytearray, random: Randomness
 ) -> Epoch:
     """Make an epoch: a data key wrapped under the master key."""
@@ -278,9 +275,7 @@ def unwrap_epoch(uuid: bytes, epoch: Epoch, master: bytes | bytearray) -> bytes:
         FormatError: The epoch does not unwrap, though the master key is right: the superblock is inconsistent.
     """
     try:
-        return _unwrap(
-            epoch_wrapping_key(master), epoch.wrapped, _epoch_associated_data(uuid, epoch.id, epoch.cipher)
-        )
+        return _unwrap(epoch_wrapping_key(master), epoch.wrapped, _epoch_associated_data(uuid, epoch.id, epoch.cipher))
     except (InvalidTag, ValueError):
         msg = f"epoch {epoch.id} of the superblock does not unwrap under the file's own master key"
         raise FormatError(msg) from None

@@ -100,6 +100,4 @@ def replace(superblock: Superblock, old: Slot, new: Slot) -> Superblock:
     if old not in superblock.slots:
         msg = "another process changed the key slots at the same moment: try again"
         raise UsageError(msg)
-    return msgspec.structs.replace(
-        superblock, slots=tuple(new if slot == old else slot for slot in superblock.slots)
-    )
+    return msgspec.structs.replace(superblock, slots=tuple(new if slot == old else slot for slot in superblock.slots))

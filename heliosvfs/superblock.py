@@ -148,7 +148,7 @@ class Superblock(msgspec.Struct, frozen=True):
     reserved_bytes: int = RESERVED_BYTES
     page_root: Hex = "00" * 32
     sequence: int = 1
-    unknown: dict[str, Any] = {}  # noqa: RUF012 - msgspec copies mutable defaults
+    unknown: dict[str, Any] = {}
 
     @property
     def layout(self) -> Layout:
@@ -193,9 +193,7 @@ def encode(superblock: Superblock, hmac_key: bytes) -> tuple[bytes, bytes]:
     Raises:
         UsageError: The content does not fit; nothing has been written.
     """
-    members = {
-        name: value for name, value in msgspec.to_builtins(superblock).items() if name not in _IN_PREFIX_OR_OURS
-    }
+    members = {name: value for name, value in msgspec.to_builtins(superblock).items() if name not in _IN_PREFIX_OR_OURS}
     document = msgspec.json.encode({**superblock.unknown, **members})
     if len(document) > _MAX_JSON or len(superblock.slots) > MAX_SLOTS:
         msg = (

@@ -102,9 +102,10 @@ class Access:
             KeyUnavailableError: As `require_keys`.
         """
         self.require_keys()
-        master = self._master or (self._new and self._new.master)
-        assert master is not None  # noqa: S101 - require_keys saw to it
-        return master
+        if self._new is not None:
+            return self._new.master
+        assert self._master is not None  # noqa: S101 - require_keys saw to it
+        return self._master
 
     def heirloom(self) -> InheritedKey | None:
         """Return a key that a copy of this file can be sealed under, None while it is not open."""
@@ -154,7 +155,8 @@ class Access:
         except UnauthenticSuperblockError:
             raise self._altered() from None
         except HeliosError as error:
-            raise type(error)(f"{self.path}: {error}") from None
+            msg = f"{self.path}: {error}"
+            raise type(error)(msg) from None
 
     def _altered(self) -> TamperedError:
         msg = f"{self.path}: the superblock's HMAC is wrong: it was altered by someone without the key"

@@ -7,7 +7,6 @@ be read (no hot journal, an empty WAL) would make it destroy what recovery needs
 from __future__ import annotations
 
 import ctypes
-import os
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,18 +15,17 @@ from typing import TYPE_CHECKING
 import apsw
 import msgspec.structs
 
-from heliosvfs import slots
-from heliosvfs.errors import FormatError, RefusedWriteError, TamperedError, UsageError
+from heliosvfs.errors import FormatError, RefusedWriteError, TamperedError
 from heliosvfs.keyring import InheritedKey
 from heliosvfs.layout import RESERVED_BYTES, is_page_size
 from heliosvfs.pages import Buffer, FileKeys, NotAuthenticError, UnknownEpochError
 from heliosvfs.superblock import Superblock
-from heliosvfs.vfs import pragmas
+from heliosvfs.vfs import pragmas, rekeying
 from heliosvfs.vfs.access import Access
-from heliosvfs.vfs.creation import now
 from heliosvfs.vfs.credentials import Credential, take
 from heliosvfs.vfs.freelists import free_leaves
 from heliosvfs.vfs.page_io import ZEROS, PageIO, PageWriter
+from heliosvfs.vfs.superblocks import BaseFile
 
 if TYPE_CHECKING:
     from heliosvfs.vfs.filesystem import HeliosVFS
@@ -51,20 +49,6 @@ def files_of(connection: apsw.Connection) -> list[DatabaseFile]:
 def _files_at(pointer: int) -> list[DatabaseFile]:
     files = [file for file in list(_open_files) if file.connection_pointer == pointer]
     return sorted(files, key=lambda file: file.opened_as)
-
-
-class _Base:
-    """The base VFS's file beneath a `DatabaseFile`."""
-
-    def __init__(self, file: DatabaseFile) -> None:
-        up = super(DatabaseFile, file)
-        self.read: Callable[[int, int], bytes] = up.xRead
-        self.write: Callable[[Buffer, int], None] = up.xWrite
-        self.size: Callable[[], int] = up.xFileSize
-        self._sync = up.xSync
-
-    def sync(self) -> None:
-        self._sync(apsw.SQLITE_SYNC_NORMAL)
 
 
 class DatabaseFile(apsw.VFSFile):
@@ -100,7 +84,7 @@ class DatabaseFile(apsw.VFSFile):
         self.opened_as = DatabaseFile._openings
         credential = take() or self._from_keyring(name)
         super().__init__(vfs.base, name, flags)
-        self._base = _Base(self)
+        self._base = BaseFile(super().xRead, super().xWrite, super().xFileSize, super().xSync)
         self.access = Access(self._base, self.path, credential, self._inherited)
         try:
             if not self.access.look() and credential is not None and not credential.create:
@@ -154,12 +138,12 @@ class DatabaseFile(apsw.VFSFile):
         if self._generation != self.access.generation:
             self._generation = self.access.generation
             self._pages = PageIO(self._base, self.path, self.access.require_keys(), self.access.superblock.page_size)
-            self.xRead = self._pages.reader(self._read)  # type: ignore[method-assign]
+            self.xRead = self._pages.reader(self._read)  # type: ignore[method-assign, assignment]
             self.xFileSize = self._pages.sizer(self._file_size)  # type: ignore[method-assign]
             self._write = self._pages.writer()
             self.__dict__.pop("xWrite", None)
         if self.access.superblock.populated:
-            self.xWrite = self._write  # type: ignore[method-assign]
+            self.xWrite = self._write  # type: ignore[method-assign, assignment]
 
     @property
     def pages(self) -> PageIO:
@@ -196,7 +180,7 @@ class DatabaseFile(apsw.VFSFile):
 
     # -- reading -----------------------------------------------------------------------------------------------------
 
-    def xRead(self, amount: int, offset: int) -> Buffer:  # noqa: N802 - SQLite's name
+    def xRead(self, amount: int, offset: int) -> Buffer:  # type: ignore[override] # noqa: N802 - SQLite's name; APSW takes any buffer
         """Return plain bytes; see `apsw.VFSFile.xRead`. `_bind` puts a faster form in this one's place."""
         return self._read(amount, offset)
 
@@ -413,7 +397,7 @@ class DatabaseFile(apsw.VFSFile):
             self.access.present(Credential(pragmas.secret_of(pragma.value)))
             self._bind()
         elif name == "rekey":
-            self._rekey(Credential(pragmas.secret_of(pragma.value)))
+            rekeying.rekey(self, Credential(pragmas.secret_of(pragma.value)))
         elif name == "page_size" and pragma.value is not None and self._pages is not None and self._pages.page_count():
             pragmas.check_page_size(pragma.value, self._pages.layout.page_size, self.path)
             return False
@@ -421,45 +405,6 @@ class DatabaseFile(apsw.VFSFile):
             return False
         pragma.result = "ok"
         return True
-
-    def _rekey(self, credential: Credential) -> None:
-        if self.access.is_empty:
-            self.access.present(credential)
-            return
-        if self._lock_level == apsw.SQLITE_LOCK_NONE:
-            pragmas.refuse_hot_journal(self._vfs.base, self.path)
-        self.change_secret(credential)
-
-    def change_secret(self, credential: Credential) -> None:
-        """Put a new secret in the place of the one that this file was opened with; a secret that opens it already is left.
-
-        Raises:
-            UsageError: The slot that it was opened with is gone.
-            KeyUnavailableError: The file is locked.
-        """
-        master, secret = self.access.master, credential.secret
-        self.refresh()
-        superblock = self.access.superblock
-        assert secret is not None  # noqa: S101 - callers have one
-        if master.slot_of(secret, superblock.slots) is not None:
-            return
-        old = master.slot_of(self.access.credential and self.access.credential.secret, superblock.slots)
-        if old is None:
-            msg = f"{self.path}: the key slot that this connection was opened with has been revoked"
-            raise UsageError(msg)
-        new = slots.make(
-            superblock,
-            master.key,
-            secret,
-            label=old.label,
-            created=now(),
-            settings=credential.settings,
-            random=os.urandom,
-            replacing=True,
-        )
-        self.update_superblock(lambda current: slots.replace(current, old, new.slot))
-        master.remember(secret, new.slot, new.kek)
-        self.access.credential = credential
 
     def xDeviceCharacteristics(self) -> int:  # noqa: N802 - SQLite's name
         """Report POWERSAFE_OVERWRITE as the base has it, and nothing else: no other promise of the base holds for pages."""

@@ -1,4 +1,4 @@
-"""Look at a database's files without letting SQLite recover them: what WAL and journal hold, and each page as a reader would see it.
+"""Look at a database's files without letting SQLite recover them: WAL, journal, and each page as a reader would see it.
 
 Reads go through the same file objects that SQLite uses, in the order in which it recovers (walIndexRecover, pager_playback), so
 that what is reported is what recovery would find. Nothing is written, and the database is held under a SHARED lock.
@@ -18,7 +18,8 @@ from heliosvfs.layout import RESERVED_BYTES
 from heliosvfs.pages import Buffer, NotAuthenticError, UnknownEpochError
 from heliosvfs.vfs.database import DatabaseFile
 from heliosvfs.vfs.journal import JournalFile
-from heliosvfs.vfs.wal import FRAME_HEADER, WAL_HEADER, WalFile
+from heliosvfs.vfs.wal import FRAME_HEADER, WalFile
+from heliosvfs.vfs.wal_header import WAL_HEADER
 
 __all__ = ["JournalScan", "PageView", "WalScan", "view_of"]
 
@@ -196,7 +197,7 @@ def view_of(file: DatabaseFile) -> Iterator[PageView]:
     """
     opened: list[apsw.VFSFile] = []
 
-    def beside(suffix: str, kind: int, cls: type[WalFile] | type[JournalFile]) -> WalFile | JournalFile | None:
+    def beside(suffix: str, kind: int, cls: type[WalFile | JournalFile]) -> WalFile | JournalFile | None:
         try:
             found = cls(file.base_name, file.path + suffix, [kind | apsw.SQLITE_OPEN_READONLY, 0], file)
         except apsw.CantOpenError:

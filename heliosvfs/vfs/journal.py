@@ -3,11 +3,11 @@
 Layout, sector size and order of writes stay SQLite's own (pager.c, "Journal file format"), because its crash safety rests on
 them. What differs on disk:
 
-- A header begins with a byte 0 and a magic of ours. Stock SQLite takes a journal whose first byte is 0 for one that is not hot and
-  leaves it alone; with SQLite's magic it would roll "back" sealed bytes into the database.
+- A header begins with a byte 0 and a magic of ours. Stock SQLite takes a journal whose first byte is 0 for one that is not hot
+  and leaves it alone; with SQLite's magic it would roll "back" sealed bytes into the database.
 - A header's padding holds an HMAC of its 28 bytes: record count, nonce, initial size, sector and page size.
-- A record's page is sealed, its page number bound. Its checksum, a sum of plaintext bytes, is masked by an HMAC of tag, page number,
-  offset and header nonce, so that no record can be moved or made.
+- A record's page is sealed, its page number bound. Its checksum, a sum of plaintext bytes, is masked by an HMAC of tag, page
+  number, offset and header nonce, so that no record can be moved or made.
 
 A record that GCM rejects in a journal that another process left behind reads as zeros with a checksum that can't match: SQLite
 ends the rollback there, as at a torn record. In a journal that this process is writing it is an error.
@@ -150,7 +150,7 @@ class JournalFile(apsw.VFSFile):
 
     # -- reading -----------------------------------------------------------------------------------------------------
 
-    def xRead(self, amount: int, offset: int) -> Buffer:  # noqa: N802 - SQLite's name
+    def xRead(self, amount: int, offset: int) -> Buffer:  # type: ignore[override] # noqa: N802 - SQLite's name; APSW takes any buffer
         """Return plain bytes; see `apsw.VFSFile.xRead`.
 
         Raises:
@@ -182,10 +182,8 @@ class JournalFile(apsw.VFSFile):
         try:
             plain = self._open(sealed, number)
         except (NotAuthenticError, UnknownEpochError):
-            if self._is_own():
-                uncertain = offset < self._written_to
-            else:
-                uncertain = self._database.page_keys().may_be_newer(sealed[-4:])
+            newer = self._database.page_keys().may_be_newer(sealed[-4:])
+            uncertain = offset < self._written_to if self._is_own() else newer
             if uncertain:
                 msg = f"{self._path}: the record of page {number} at offset {offset} is damaged or was tampered with"
                 raise TamperedError(msg, file=self._path, page=number, offset=offset) from None
@@ -240,7 +238,7 @@ class JournalFile(apsw.VFSFile):
             self._write_count(bytes(data), offset)
         elif size == 1:
             # syncJournal wipes the first byte of a stale header; ours is zero there anyway, so wipe the next too
-            super().xWrite(data + data, offset)
+            super().xWrite(bytes(2), offset)
         elif _is_header(bytes(data[:_FIELDS])):
             self._write_header(offset, bytes(data))
         elif data == _SQLITE_MAGIC or (size == _FIELDS and not bytes(data).strip(b"\0")):

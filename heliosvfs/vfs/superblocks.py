@@ -6,7 +6,8 @@ whole copy, and afterwards both are equal, because a stale copy could bring a re
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import apsw
 
@@ -24,26 +25,31 @@ from heliosvfs.superblock import (
     parse_copy,
 )
 
-__all__ = ["SuperblockStore"]
+__all__ = ["BaseFile", "SuperblockStore"]
 
 _PLAIN_SQLITE = b"SQLite format 3\0"
 _AREA = COPY_OFFSETS[1] + COPY_SIZE
 
 
-class BaseFile(Protocol):
-    """What a store needs of the base VFS's file."""
+@dataclass(frozen=True)
+class BaseFile:
+    """The base VFS's file beneath one of ours, as bound methods: looking them up anew would cost each page read.
 
-    def read(self, amount: int, offset: int) -> bytes:
-        """Return at most ``amount`` bytes at ``offset``; trailing zeros of a short read may be missing."""
+    Attributes:
+        read: xRead; the trailing zeros of a short read are missing.
+        write: xWrite.
+        size: xFileSize.
+        sync_with: xSync.
+    """
 
-    def write(self, data: Buffer, offset: int) -> None:
-        """Write ``data`` at ``offset``."""
+    read: Callable[[int, int], bytes]
+    write: Callable[[Buffer, int], None]
+    size: Callable[[], int]
+    sync_with: Callable[[int], None]
 
     def sync(self) -> None:
         """Make all writes durable."""
-
-    def size(self) -> int:
-        """Return the size in bytes."""
+        self.sync_with(apsw.SQLITE_SYNC_NORMAL)
 
 
 class SuperblockStore:
@@ -77,16 +83,19 @@ class SuperblockStore:
             try:
                 copies.append(parse_copy(area[offset : offset + COPY_SIZE], index))
             except UnsupportedVersionError as error:
-                raise UnsupportedVersionError(f"{self._path}: {error}") from None
+                msg = f"{self._path}: {error}"
+                raise UnsupportedVersionError(msg) from None
             except FormatError as error:
                 problems.append(error)
         if copies:
             newest = max(copies, key=lambda copy: copy.superblock.sequence)
             self._stale = bool(problems) or copies[0].superblock != copies[1].superblock
             return newest
-        return self._explain(area, size, problems)
+        self._refuse(area, size, problems)
+        return None
 
-    def _explain(self, area: bytes, size: int, problems: list[FormatError]) -> None:
+    def _refuse(self, area: bytes, size: int, problems: list[FormatError]) -> None:
+        """Raise unless the file is empty but for an interrupted creation."""
         if area.startswith(_PLAIN_SQLITE):
             msg = (
                 f"{self._path} is a plain SQLite database, not a heliosvfs one: "
@@ -94,8 +103,10 @@ class SuperblockStore:
             )
             raise FormatError(msg)
         ours = area.startswith(MAGIC) or area[COPY_SIZE:].startswith(MAGIC)
-        if size <= _AREA and (ours or not area.strip(b"\0")) and all(
-            isinstance(problem, DamagedCopyError) for problem in problems
+        if (
+            size <= _AREA
+            and (ours or not area.strip(b"\0"))
+            and all(isinstance(problem, DamagedCopyError) for problem in problems)
         ):
             return  # no page can lie there yet: both copies are durable before the first page is written
         if ours:
@@ -110,9 +121,7 @@ class SuperblockStore:
     def has_changed(self, sequence: int) -> bool:
         """Tell whether either copy carries another sequence number than ``sequence`` (two reads of 8 bytes)."""
         read, expected = self._base.read, sequence.to_bytes(8, "big")
-        return any(
-            read(8, offset + SEQUENCE_OFFSET).ljust(8, b"\0") != expected for offset in COPY_OFFSETS
-        )
+        return any(read(8, offset + SEQUENCE_OFFSET).ljust(8, b"\0") != expected for offset in COPY_OFFSETS)
 
     def write(self, superblock: Superblock, hmac_key: bytes) -> UnverifiedCopy:
         """Write both copies, the older one first, each made durable before the next step.

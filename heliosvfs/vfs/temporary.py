@@ -37,7 +37,7 @@ class TemporaryFile(apsw.VFSFile):
         self._held = -1  # number of the block that `_plain` holds, to spare small sequential accesses an opening each
         self._plain = b""
 
-    def xRead(self, amount: int, offset: int) -> Buffer:  # noqa: N802 - SQLite's name
+    def xRead(self, amount: int, offset: int) -> Buffer:  # type: ignore[override] # noqa: N802 - SQLite's name; APSW takes any buffer
         """Return ``amount`` bytes at ``offset``, fewer at the end of the file."""
         end = min(offset + amount, self._size)
         first, start = divmod(offset, _PLAIN)

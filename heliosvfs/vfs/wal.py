@@ -14,15 +14,14 @@ between them (walWriteToLog): its pieces are sealed as a stream, so that no byte
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+import struct
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import apsw
-from cryptography.hazmat.primitives.ciphers import Cipher
-from cryptography.hazmat.primitives.ciphers.algorithms import AES256
-from cryptography.hazmat.primitives.ciphers.modes import GCM
+from cryptography.exceptions import InvalidTag
 
-from heliosvfs.errors import FormatError, RefusedWriteError, TamperedError
+from heliosvfs.errors import RefusedWriteError, TamperedError
 from heliosvfs.layout import RESERVED_BYTES
 from heliosvfs.pages import (
     KIND_WAL,
@@ -33,73 +32,20 @@ from heliosvfs.pages import (
     UnknownEpochError,
 )
 from heliosvfs.vfs.page_io import ZEROS
+from heliosvfs.vfs.wal_header import WAL_HEADER, header_for_sqlite, header_on_disk
+from heliosvfs.vfs.wal_pieces import FramePieces
 
 if TYPE_CHECKING:
-    from cryptography.hazmat.primitives.ciphers import AEADEncryptionContext
-
     from heliosvfs.vfs.database import DatabaseFile
 
-__all__ = ["FRAME_HEADER", "WAL_HEADER", "WalFile", "header_for_sqlite", "header_on_disk"]
+__all__ = ["FRAME_HEADER", "WalFile"]
 
-WAL_HEADER = 32  # SQLite file format 4.1
 FRAME_HEADER = 24
-_SQLITE_VERSION = 3007000
-_OUR_VERSION = 0x48560001  # "HV", format 1
 _SALTS = slice(16, 24)  # of the WAL header
 _FRAME_SALTS = slice(8, 16)  # of a frame header
-
-
-def _checksum(header: bytes) -> bytes:
-    """Return the checksum of the first 24 bytes of a WAL header, as SQLite stores it (walChecksumBytes)."""
-    order = "big" if header[3] & 1 else "little"
-    first = second = 0
-    for i in range(0, 24, 8):
-        first = (first + int.from_bytes(header[i : i + 4], order) + second) & 0xFFFFFFFF  # type: ignore[arg-type]
-        second = (second + int.from_bytes(header[i + 4 : i + 8], order) + first) & 0xFFFFFFFF  # type: ignore[arg-type]
-    return first.to_bytes(4, "big") + second.to_bytes(4, "big")
-
-
-def header_on_disk(header: bytes) -> bytes:
-    """Return SQLite's WAL header with our version number and a checksum to match."""
-    changed = header[:4] + _OUR_VERSION.to_bytes(4, "big") + header[8:24]
-    return changed + _checksum(changed)
-
-
-def header_for_sqlite(header: bytes, path: str) -> bytes:
-    """Return a WAL header from disk as SQLite wrote it; one that is torn is returned as it is and fails SQLite's checksum.
-
-    Raises:
-        FormatError: The file is a WAL that heliosvfs did not write.
-    """
-    if len(header) < WAL_HEADER or _checksum(header) != header[24:]:
-        return header
-    if int.from_bytes(header[4:8], "big") != _OUR_VERSION:
-        msg = (
-            f"{path} is not a heliosvfs WAL, though it lies beside a heliosvfs database: another program may have written "
-            "it; move it away if it does not belong here"
-        )
-        raise FormatError(msg)
-    plain = header[:4] + _SQLITE_VERSION.to_bytes(4, "big") + header[8:24]
-    return plain + _checksum(plain)
-
-
-@dataclass
-class _Pieces:
-    """A frame that arrives in pieces.
-
-    Attributes:
-        start: Offset of the frame.
-        done: Bytes of it that were written.
-        salts: Salts that its associated data binds.
-        encryptor: Seals its body as it comes.
-        trailer: nonce | selector, and once the body is complete tag | nonce | selector.
-    """
-
-    start: int
-    done: int
-    salts: bytes
-    encryptor: AEADEncryptionContext
-    trailer: bytes
+_NO_COMMIT = bytes(4)  # in bytes 4 to 7 of a frame header: the transaction goes on
+_NO_SALTS = bytes(16)  # in bytes 8 to 23: the header will be written again when the transaction commits
+_NONE = (-1, b"")
 
 
 class WalFile(apsw.VFSFile):
@@ -114,8 +60,8 @@ class WalFile(apsw.VFSFile):
         self._frame_size = 0
         self._salts = b""  # of the WAL header as this handle saw it last
         self._held: tuple[int, bytes] | None = None  # offset and header of a frame whose page comes next
-        self._pieces: _Pieces | None = None
-        self._whole = (-1, b"")  # offset and plain content of the frame that was just read whole
+        self._pieces: FramePieces | None = None
+        self._whole = _NONE  # offset and plain content of the frame that was just read whole
         self._next = -1  # offset that continues the transaction being written, -1 after a commit
         self._last_salts = b""  # of the frame sealed last
         self._recovering = False  # SQLite has read the header to rebuild its index, and has written nothing since
@@ -133,29 +79,85 @@ class WalFile(apsw.VFSFile):
         self._opener = Opener(keys, KIND_WAL, self._frame_size)
         self._sealer = Sealer(keys, KIND_WAL, self._frame_size, os.urandom)
         self._page_view = memoryview(self._opener.buffer)[FRAME_HEADER:]
+        self.xRead = self._reader()  # type: ignore[method-assign, assignment]
+        self.xWrite = self._writer()  # type: ignore[method-assign, assignment]
 
-    # -- reading -----------------------------------------------------------------------------------------------------
+    def _reader(self) -> Callable[[int, int], Buffer]:
+        """Return an xRead for the page of a frame that turns to `_read` for anything else; see page_io for its style."""
+        page_size, frame_size = self._page_size, self._frame_size
+        read, slow, opener, page = super().xRead, self._read, self._opener, self._page_view
+        unpack, contexts, plain = opener.unpack, opener.contexts, opener.plain
+        pack = struct.Struct(">I").pack
 
-    def xRead(self, amount: int, offset: int) -> Buffer:  # noqa: N802 - SQLite's name
-        """Return plain bytes; see `apsw.VFSFile.xRead`.
+        def read_page(amount: int, offset: int) -> Buffer:
+            index, start = divmod(offset - WAL_HEADER, frame_size)
+            if amount == page_size and start == FRAME_HEADER:
+                self._whole = _NONE
+                try:
+                    body, nonce, selector = unpack(read(frame_size, offset - FRAME_HEADER))
+                    decrypt_into, prefix = contexts[selector]
+                    decrypt_into(nonce, body, prefix + self._salts + pack(index), plain)
+                except (InvalidTag, UnknownEpochError, struct.error):
+                    return slow(amount, offset)
+                return page
+            return slow(amount, offset)
+
+        return read_page
+
+    def _writer(self) -> Callable[[Buffer, int], None]:
+        """Return an xWrite for a frame's header and page in the middle of a transaction; `_write` takes anything else."""
+        page_size, frame_size = self._page_size, self._frame_size
+        write, slow, seal = super().xWrite, self._write, self._sealer.seal
+        join = struct.Struct(f"{FRAME_HEADER}s{page_size - RESERVED_BYTES}s").pack_into
+        plain = bytearray(frame_size - RESERVED_BYTES)
+        pack = struct.Struct(">I").pack
+
+        def write_frame(data: Buffer, offset: int) -> None:
+            held = self._held
+            if held is None:
+                if (
+                    len(data) == FRAME_HEADER
+                    and self._pieces is None
+                    and self._whole is _NONE
+                    and not (offset - WAL_HEADER) % frame_size
+                ):
+                    self._recovering = False
+                    self._held = (offset, bytes(data))
+                    return
+            elif held[0] == self._next == offset - FRAME_HEADER and len(data) == page_size and data[-RESERVED_BYTES:] == ZEROS:
+                frame, header = held
+                self._held = None
+                salts = header[_FRAME_SALTS] if header[8:] != _NO_SALTS else self._last_salts
+                join(plain, 0, header, data)
+                write(seal(plain, salts + pack((frame - WAL_HEADER) // frame_size)), frame)
+                self._last_salts = salts
+                self._next = frame + frame_size if header[4:8] == _NO_COMMIT else -1
+                return
+            slow(data, offset)
+
+        return write_frame
+
+    def xRead(self, amount: int, offset: int) -> Buffer:  # type: ignore[override] # noqa: N802 - SQLite's name; APSW takes any buffer
+        """Return plain bytes; see `apsw.VFSFile.xRead`. `_bind` puts a faster form in this one's place.
 
         Raises:
             TamperedError: A frame that SQLite relies on fails authentication. While SQLite looks for the end of the log, such a
                 frame reads as zeros instead, which ends the log there as a torn frame does.
         """
-        self._whole = (-1, b"")
-        position, start = divmod(offset - WAL_HEADER, self._frame_size)
-        if amount == self._page_size and start == FRAME_HEADER:
-            sealed = super().xRead(self._frame_size, offset - FRAME_HEADER)
-            if len(sealed) == self._frame_size:
-                try:
-                    self._opener.open(sealed, self._salts + position.to_bytes(4, "big"))
-                except (NotAuthenticError, UnknownEpochError):
-                    self._open_frame(offset - FRAME_HEADER)
-                return self._page_view
         return self._read(amount, offset)
 
+    def xWrite(self, data: Buffer, offset: int) -> None:  # noqa: N802 - SQLite's name
+        """Seal and write what SQLite writes. `_bind` puts a faster form in this one's place.
+
+        Raises:
+            RefusedWriteError: The write is no part of a frame; nothing was written.
+        """
+        self._write(data, offset)
+
+    # -- reading -----------------------------------------------------------------------------------------------------
+
     def _read(self, amount: int, offset: int) -> Buffer:
+        self._whole = _NONE
         if offset < WAL_HEADER:
             self._recovering = self._recovering or (offset, amount) == (0, WAL_HEADER)
             return self._header()[offset : offset + amount]
@@ -164,6 +166,9 @@ class WalFile(apsw.VFSFile):
         if start + amount > self._frame_size:
             msg = f"{self._path}: a read of {amount} bytes at offset {offset} straddles frames"
             raise RefusedWriteError(msg)
+        if amount == self._page_size and start == FRAME_HEADER:
+            self._open_frame(frame)
+            return self._page_view
         if amount < self._frame_size:
             return self._open_frame(frame)[start : start + amount]
         if self._recovering:
@@ -221,36 +226,34 @@ class WalFile(apsw.VFSFile):
 
     # -- writing -----------------------------------------------------------------------------------------------------
 
-    def xWrite(self, data: Buffer, offset: int) -> None:  # noqa: N802 - SQLite's name
-        """Seal and write what SQLite writes; see the module for the orders in which frames arrive.
-
-        Raises:
-            RefusedWriteError: The write fits none of them; nothing was written.
-        """
+    def _write(self, data: Buffer, offset: int) -> None:
+        """Seal and write; see the module for the orders in which the parts of a frame arrive."""
         held, self._held = self._held, None
         pieces, self._pieces = self._pieces, None
-        whole, self._whole = self._whole, (-1, b"")
+        whole, self._whole = self._whole, _NONE
         self._recovering = False
         size = len(data)
         if pieces is not None:
-            if offset != pieces.start + pieces.done:
+            if offset != pieces.next:
                 raise self._refused(size, offset)
             self._continue(pieces, bytes(data))
-            return
-        if held is not None:
+        elif held is not None:
             if offset != held[0] + FRAME_HEADER or size > self._page_size:
                 raise self._refused(size, offset)
             if size == self._page_size:
                 self._seal(held[0], held[1], data)
             else:
                 self._begin(held[0], held[1] + bytes(data), self._salts_of(held[1]))
-            return
-        if offset == 0 and size == WAL_HEADER:
+        elif offset == 0 and size == WAL_HEADER:
             header = bytes(data)
             self._salts, self._next = header[_SALTS], -1
             super().xWrite(header_on_disk(header), 0)
-            return
-        start = (offset - WAL_HEADER) % self._frame_size
+        else:
+            self._write_alone(data, offset, whole)
+
+    def _write_alone(self, data: Buffer, offset: int, whole: tuple[int, bytes]) -> None:
+        """Write what begins a frame or stands alone; ``whole`` is the frame that was read just before."""
+        size, start = len(data), (offset - WAL_HEADER) % self._frame_size
         if start == 0 and size == FRAME_HEADER:
             if whole[0] == offset:
                 self._seal(offset, bytes(data), whole[1][FRAME_HEADER:])
@@ -284,50 +287,52 @@ class WalFile(apsw.VFSFile):
         plain = header + page[:-RESERVED_BYTES]
         super().xWrite(self._sealer.seal(plain, salts + number.to_bytes(4, "big")), frame)
         self._last_salts = salts
-        committed = header[4:8] != b"\0\0\0\0"
-        self._next = -1 if committed else frame + self._frame_size
+        self._next = frame + self._frame_size if header[4:8] == _NO_COMMIT else -1
 
     def _salts_of(self, header: bytes) -> bytes:
         """Return the salts of the log that a frame belongs to.
 
-        SQLite leaves salts and checksum zero (walEncodeFrame) once a page was written twice in a transaction, and writes them when
-        it commits; the frames before it in that transaction have told them.
+        SQLite leaves salts and checksum zero (walEncodeFrame) once a page was written twice in a transaction, and writes them
+        when it commits; the frames before it in that transaction have told them.
         """
-        return header[_FRAME_SALTS] if header[8:].strip(b"\0") else self._last_salts
+        return header[_FRAME_SALTS] if header[8:] != _NO_SALTS else self._last_salts
 
     def _begin(self, frame: int, data: bytes, salts: bytes) -> None:
         """Start a frame whose rest comes after a sync."""
         self._start_of_transaction(frame)
         nonce, selector, prefix = self._sealer.draw()
-        key = self._database.page_keys().sub_key(selector)
-        encryptor = Cipher(AES256(key), GCM(nonce)).encryptor()
         number = (frame - WAL_HEADER) // self._frame_size
-        encryptor.authenticate_additional_data(prefix + salts + number.to_bytes(4, "big"))
-        self._continue(_Pieces(frame, 0, salts, encryptor, nonce + selector), data)
+        key = self._database.page_keys().sub_key(selector)
+        bound = prefix + salts + number.to_bytes(4, "big")
+        self._continue(FramePieces(frame, self._frame_size, key, nonce, selector, bound), data)
 
-    def _continue(self, pieces: _Pieces, data: bytes) -> None:
-        body = self._frame_size - RESERVED_BYTES
-        at, end = pieces.done, pieces.done + len(data)
-        if end > self._frame_size or data[max(0, body - at) :].strip(b"\0"):
-            raise self._refused(len(data), pieces.start + at)
-        out = pieces.encryptor.update(data[: max(0, body - at)])
-        if at < body <= end:
-            pieces.encryptor.finalize()
-            pieces.trailer = pieces.encryptor.tag + pieces.trailer
-        if end > body:
-            out += pieces.trailer[max(0, at - body) : end - body]
-        super().xWrite(out, pieces.start + at)
-        pieces.done = end
-        if end < self._frame_size:
-            self._pieces = pieces
-        else:
-            self._next = -1  # only the frames that pad a commit come in pieces
+    def _continue(self, pieces: FramePieces, data: bytes) -> None:
+        offset = pieces.next
+        sealed = pieces.seal(data)
+        if sealed is None:
+            raise self._refused(len(data), offset)
+        super().xWrite(sealed, offset)
+        self._pieces = pieces if pieces.next < pieces.end else None
+        self._next = -1  # only the frames that pad a commit come in pieces
+
+    def xSync(self, flags: int) -> None:  # noqa: N802 - SQLite's name
+        """Make the log durable; the boundary that a padded commit is synced at may lie just behind a frame's header."""
+        held, self._held = self._held, None
+        if held is not None:
+            self._begin(held[0], held[1], self._salts_of(held[1]))
+        super().xSync(flags)
 
     def xTruncate(self, newsize: int) -> None:  # noqa: N802 - SQLite's name
         """Cut the WAL; frames keep their size, so sizes are SQLite's own."""
         self._database.page_keys()
-        self._whole = (-1, b"")
+        self._whole = _NONE
         super().xTruncate(newsize)
+
+    def xClose(self) -> None:  # noqa: N802 - SQLite's name
+        """Close the WAL."""
+        for fast in ("xRead", "xWrite"):
+            self.__dict__.pop(fast, None)  # they hold keys and this object
+        super().xClose()
 
     def xDeviceCharacteristics(self) -> int:  # noqa: N802 - SQLite's name
         """Report POWERSAFE_OVERWRITE as the base has it, and nothing else."""

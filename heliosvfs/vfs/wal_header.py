@@ -1,0 +1,49 @@
+"""The 32-byte header of a WAL, as SQLite writes it and as it is on disk (FORMAT.md, "WAL").
+
+On disk it carries a version number of ours: stock SQLite would otherwise find no valid frame in the file, and delete it
+(walIndexRecover, sqlite3WalClose). With another version it says CANTOPEN and leaves the file alone.
+"""
+
+from __future__ import annotations
+
+from heliosvfs.errors import FormatError
+
+__all__ = ["WAL_HEADER", "header_for_sqlite", "header_on_disk"]
+
+WAL_HEADER = 32  # bytes; SQLite file format 4.1
+_SQLITE_VERSION = 3007000
+_OUR_VERSION = 0x48560001  # "HV", format 1
+
+
+def _checksum(header: bytes) -> bytes:
+    """Return the checksum of the first 24 bytes of a WAL header, as SQLite stores it (walChecksumBytes)."""
+    order = "big" if header[3] & 1 else "little"
+    first = second = 0
+    for i in range(0, 24, 8):
+        first = (first + int.from_bytes(header[i : i + 4], order) + second) & 0xFFFFFFFF  # type: ignore[arg-type]
+        second = (second + int.from_bytes(header[i + 4 : i + 8], order) + first) & 0xFFFFFFFF  # type: ignore[arg-type]
+    return first.to_bytes(4, "big") + second.to_bytes(4, "big")
+
+
+def header_on_disk(header: bytes) -> bytes:
+    """Return SQLite's WAL header with our version number and a checksum to match."""
+    changed = header[:4] + _OUR_VERSION.to_bytes(4, "big") + header[8:24]
+    return changed + _checksum(changed)
+
+
+def header_for_sqlite(header: bytes, path: str) -> bytes:
+    """Return a WAL header from disk as SQLite wrote it; one that is torn is returned as it is and fails SQLite's checksum.
+
+    Raises:
+        FormatError: The file is a WAL that heliosvfs did not write.
+    """
+    if len(header) < WAL_HEADER or _checksum(header) != header[24:]:
+        return header
+    if int.from_bytes(header[4:8], "big") != _OUR_VERSION:
+        msg = (
+            f"{path} is not a heliosvfs WAL, though it lies beside a heliosvfs database: another program may have written "
+            "it; move it away if it does not belong here"
+        )
+        raise FormatError(msg)
+    plain = header[:4] + _SQLITE_VERSION.to_bytes(4, "big") + header[8:24]
+    return plain + _checksum(plain)

@@ -1,0 +1,20 @@
+"""Options of the campaigns: each has a short deterministic form in the suite and a long one behind an option."""
+
+from __future__ import annotations
+
+import pytest
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--power-cuts", type=int, default=300, metavar="N", help="crash points of the power-cut simulator (20000: the long form)"
+    )
+    parser.addoption("--soak", action="store_true", help="run the tests marked soak, which take minutes each")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--soak"):
+        return
+    for item in items:
+        if item.get_closest_marker("soak"):
+            item.add_marker(pytest.mark.skip(reason="the long form of a campaign: --soak runs it"))
