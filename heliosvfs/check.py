@@ -120,7 +120,7 @@ def check(
         hot_journal=view.journal.hot,
         journal_records=view.journal.records,
         problems=tuple(problems),
-        integrity=_integrity(path, key, vfs),
+        integrity=_integrity(path, key, vfs) if view.page_count else (),  # a database may not have had its first page yet
     )
 
 

@@ -279,11 +279,10 @@ def _open(where: str, vfs: str, credential: Credential | None, *, create: bool, 
     if vfs not in apsw.vfs_names():
         msg = f"there is no VFS named {vfs!r}; a database is never opened through another one instead"
         raise UsageError(msg)
-    flags = apsw.SQLITE_OPEN_READONLY if readonly else apsw.SQLITE_OPEN_READWRITE
+    flags = apsw.SQLITE_OPEN_URI  # ATTACH and VACUUM INTO may name a registered key in a URI
+    flags |= apsw.SQLITE_OPEN_READONLY if readonly else apsw.SQLITE_OPEN_READWRITE
     if create and not readonly:
         flags |= apsw.SQLITE_OPEN_CREATE
-    if where.startswith("file:"):
-        flags |= apsw.SQLITE_OPEN_URI
     try:
         with presenting(credential):
             return Connection(where, flags=flags, vfs=vfs)

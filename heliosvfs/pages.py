@@ -116,7 +116,7 @@ class FileKeys:
         if cipher is None:
             key = self._epochs.get(int.from_bytes(selector[:3], "big"))
             if key is None:
-                msg = f"epoch {int.from_bytes(selector[:3], 'big')} is not in the superblock"
+                msg = f"names epoch {int.from_bytes(selector[:3], 'big')}, which is not in the superblock"
                 raise UnknownEpochError(msg)
             cipher = self._ciphers[selector] = AESGCM(self.sub_key(selector))
         return cipher
@@ -188,7 +188,7 @@ class Opener:
         try:
             decrypt_into(nonce, body, prefix + suffix, self.plain)
         except InvalidTag:
-            msg = "the bytes fail authentication"
+            msg = "fails authentication"
             raise NotAuthenticError(msg) from None
         return self.buffer
 

@@ -141,9 +141,10 @@ class DatabaseFile(apsw.VFSFile):
             self.xRead = self._pages.reader(self._read)  # type: ignore[method-assign, assignment]
             self.xFileSize = self._pages.sizer(self._file_size)  # type: ignore[method-assign]
             self._write = self._pages.writer()
-            self.__dict__.pop("xWrite", None)
         if self.access.superblock.populated:
             self.xWrite = self._write  # type: ignore[method-assign, assignment]
+        else:
+            self.__dict__.pop("xWrite", None)  # the first page may still come in another size
 
     @property
     def pages(self) -> PageIO:
@@ -231,7 +232,7 @@ class DatabaseFile(apsw.VFSFile):
             # in the file is free in its snapshot, or else has its content in the WAL and is not read from here.
             if self._lock_level <= apsw.SQLITE_LOCK_SHARED and page in self.torn_but_free():
                 return bytes(pages.layout.page_size)
-            raise pages.damaged(page, str(error).replace("the bytes", "")) from None
+            raise pages.damaged(page, str(error)) from None
 
     def torn_but_free(self) -> set[int]:
         """Return the leaf pages of the freelist as the file has it; they may fail authentication without harm."""
@@ -301,6 +302,10 @@ class DatabaseFile(apsw.VFSFile):
         if self.access.is_empty:
             return
         pages = self.pages
+        if not newsize and self.access.superblock.populated:
+            # the first transaction is being rolled back: its journal can come back after a power cut, the unlink undone
+            self._note_populated(populated=False)
+            pages = self.pages
         pages.resized(newsize)
         super().xTruncate(pages.layout.file_size(newsize))
 
@@ -343,8 +348,12 @@ class DatabaseFile(apsw.VFSFile):
 
     def _note_pages(self) -> None:
         if self._pages is not None and not self.access.superblock.populated and self._pages.page_count():
-            self.access.update(lambda superblock: msgspec.structs.replace(superblock, populated=True))
-            self._bind()
+            self._note_populated(populated=True)
+
+    def _note_populated(self, *, populated: bool) -> None:
+        """Note in the superblock, under the EXCLUSIVE lock held, whether the database has pages."""
+        self.access.update(lambda superblock: msgspec.structs.replace(superblock, populated=populated))
+        self._bind()
 
     @contextmanager
     def _reserved(self) -> Iterator[None]:

@@ -65,7 +65,7 @@ class PageIO:
         """
         sealed = self.read_sealed(page)
         if len(sealed) < self.layout.page_size:
-            msg = "the file ends before the end of this page"
+            msg = "reaches beyond the end of the file"
             raise NotAuthenticError(msg)
         return self._opener.open(sealed, page.to_bytes(4, "big"))
 

@@ -1,0 +1,63 @@
+"""The commands, and how errors become messages and exit statuses."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import apsw
+import typer
+
+import heliosvfs
+from heliosvfs.cli import databases, demo, shell, slots
+from heliosvfs.errors import ConfigError, HeliosError, PolicyViolationError, UsageError
+
+__all__ = ["app", "run"]
+
+app = typer.Typer(
+    name="heliosvfs",
+    help="Look after encrypted SQLite databases. Keys come from a prompt, a file, the environment or a command, never from an argument.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command()(demo.demo)
+app.command()(databases.encrypt)
+app.command()(databases.decrypt)
+app.command()(databases.info)
+app.command()(databases.check)
+app.command()(databases.salvage)
+app.command()(shell.shell)
+app.add_typer(slots.app, name="key")
+
+
+def _version(value: bool) -> None:  # noqa: FBT001 - typer's callback
+    if value:
+        typer.echo(f"heliosvfs {heliosvfs.__version__}, APSW {apsw.apsw_version()}, SQLite {apsw.sqlite_lib_version()}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    *,
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show versions and exit.")] = False,
+) -> None:
+    """Look after encrypted SQLite databases."""
+
+
+def run() -> None:
+    """Run the command line; an error of ours is one message on standard error, never a traceback."""
+    try:
+        app()
+    except (UsageError, ConfigError, PolicyViolationError) as error:
+        _fail(error, 2)
+    except (HeliosError, apsw.Error, OSError) as error:
+        _fail(error, 1)
+    except KeyboardInterrupt:
+        sys.stderr.write("\nstopped\n")
+        raise SystemExit(130) from None
+
+
+def _fail(error: Exception, status: int) -> None:
+    sys.stderr.write(f"heliosvfs: {error}\n")
+    raise SystemExit(status) from None

@@ -1,0 +1,187 @@
+"""`heliosvfs demo`: what the product does, shown on a real database in a few seconds.
+
+Each step says what it does in plain words, does it, and says what came of it. If anything does not hold the command exits with 1.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from heliosvfs.check import check
+from heliosvfs.connection import Connection, connect
+from heliosvfs.convert import encrypt
+from heliosvfs.errors import HeliosError, TamperedError, WrongKeyError
+
+__all__ = ["demo"]
+
+_PATIENTS = [
+    ("Ada Lovelace", "1815-12-10", "allergic to laudanum"),
+    ("Florence Nightingale", "1820-05-12", "brucellosis, chronic"),
+    ("Ignaz Semmelweis", "1818-07-01", "healthy, washes his hands"),
+    ("Marie Curie", "1867-11-07", "aplastic anaemia"),
+    ("Rosalind Franklin", "1920-07-25", "under observation"),
+]
+_ENCOUNTERS = 2000
+_SUPERBLOCK = 32768  # bytes before the first page (docs/FORMAT.md)
+_SHORTEST = 8  # bytes of a text value that can't turn up in random bytes by chance
+
+
+class _StepFailedError(Exception):
+    """Something that the demonstration claims did not hold."""
+
+
+def _require(condition: object, what: str) -> None:
+    if not condition:
+        raise _StepFailedError(what)
+
+
+def demo(
+    *,
+    source: Annotated[Path | None, typer.Option("--from", metavar="FILE.db", help="Use a copy of this plain database.")] = None,
+    keep: Annotated[Path | None, typer.Option("--keep", metavar="DIR", help="Leave the files in this new folder.")] = None,
+) -> None:
+    """Show what it does: encrypt a small clinic's database, look for plaintext on disk, tamper with it, crash it, recover it."""
+    began = time.monotonic()
+    passphrase = secrets.token_urlsafe(24)
+    with _folder(keep) as folder:
+        path = folder / "clinic.db"
+        try:
+            connection = _make(path, passphrase, source)
+            with contextlib.closing(connection):
+                _show_no_plaintext(connection, folder)
+                _show_crash(connection, path, passphrase)
+            _show_wrong_key(path)
+            _show_tampering(path, passphrase)
+        except _StepFailedError as error:
+            typer.echo(f"   FAILED: {error}")
+            raise typer.Exit(1) from None
+        typer.echo(f"\nAll of that held, in {time.monotonic() - began:.1f} seconds.")
+        if keep is None:
+            typer.echo("The files are gone again; --keep DIR leaves them for you to look at.")
+        else:
+            (folder / "passphrase.txt").touch(mode=0o600)
+            (folder / "passphrase.txt").write_text(passphrase)
+            typer.echo(f"Files: {folder}. Look around with: heliosvfs shell {path} --key-file {folder / 'passphrase.txt'} --passphrase")
+
+
+@contextlib.contextmanager
+def _folder(keep: Path | None) -> Iterator[Path]:
+    if keep is None:
+        with tempfile.TemporaryDirectory(prefix="heliosvfs-demo-") as folder:
+            yield Path(folder)
+    else:
+        keep.mkdir(parents=True)
+        yield keep
+
+
+def _make(path: Path, passphrase: str, source: Path | None) -> Connection:
+    began = time.monotonic()
+    if source is not None:
+        typer.echo(f"1. Encrypting a copy of {source} under a passphrase made up for this run ...")
+        report = encrypt(source, path, key=passphrase)
+        typer.echo(f"   {sum(report.tables.values())} rows in {len(report.tables)} tables, each proven equal to the original.")
+        connection = connect(path, key=passphrase, journal_mode="wal")
+    else:
+        typer.echo("1. Making a clinic's database under a passphrase made up for this run ...")
+        connection = connect(path, key=passphrase)
+        connection.execute(
+            "CREATE TABLE patient(id INTEGER PRIMARY KEY, name TEXT, born TEXT, note TEXT);"
+            "CREATE TABLE encounter(id INTEGER PRIMARY KEY, patient REFERENCES patient, day TEXT, finding TEXT)"
+        )
+        with connection:
+            connection.executemany("INSERT INTO patient(name, born, note) VALUES(?, ?, ?)", _PATIENTS)
+            connection.executemany(
+                "INSERT INTO encounter(patient, day, finding) VALUES(?, ?, ?)",
+                (
+                    (n % len(_PATIENTS) + 1, f"2026-{n % 12 + 1:02}-{n % 28 + 1:02}", f"blood pressure {110 + n % 40} over {70 + n % 20}")
+                    for n in range(_ENCOUNTERS)
+                ),
+            )
+        typer.echo(f"   {len(_PATIENTS)} patients and {_ENCOUNTERS} encounters, in {time.monotonic() - began:.1f} seconds.")
+    info = connection.get_storage_info()
+    typer.echo(f"   Each page of {info['page_size']} bytes is sealed with {info['encryption_algorithm']}; the passphrase went through Argon2id.")
+    return connection
+
+
+def _texts(connection: Connection) -> set[bytes]:
+    """Return the longer text values of every table."""
+    found: set[bytes] = set()
+    tables = [str(name) for (name,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table' AND rootpage > 0")]
+    for table in tables:
+        quoted = '"' + table.replace('"', '""') + '"'
+        for row in connection.execute(f"SELECT * FROM {quoted}"):  # noqa: S608 - the name is quoted
+            found.update(value.encode()[:64] for value in row if isinstance(value, str) and len(value.encode()) >= _SHORTEST)
+    return found
+
+
+def _show_no_plaintext(connection: Connection, folder: Path) -> None:
+    typer.echo("\n2. Looking for plaintext on disk while the database is open, the WAL included ...")
+    connection.execute("CREATE TABLE IF NOT EXISTS heliosvfs_demo(text)")
+    connection.execute("INSERT INTO heliosvfs_demo VALUES('written a moment ago, and still in the WAL')")
+    texts = _texts(connection)
+    _require(texts, "there is no text to look for")
+    files = [path for path in folder.iterdir() if not path.name.endswith("-shm")]
+    # the superblock holds no page content, and a date of its own that may be in the data too
+    content = {path.name: path.read_bytes()[_SUPERBLOCK if path.name == "clinic.db" else 0 :] for path in files}
+    leaked = {name for name, data in content.items() if b"SQLite format 3" in data or any(text in data for text in texts)}
+    _require(not leaked, f"plaintext in {', '.join(sorted(leaked))}")
+    _require(any(name.endswith("-wal") and data for name, data in content.items()), "the WAL is empty")
+    sizes = ", ".join(f"{name} ({len(data)} bytes)" for name, data in sorted(content.items()))
+    typer.echo(f"   None of {len(texts)} text values is in any file: {sizes}.")
+
+
+def _show_crash(connection: Connection, path: Path, passphrase: str) -> None:
+    typer.echo("\n3. Copying the files as they are now, as a crash would leave them, and opening the copy ...")
+    crashed = path.with_name("crashed.db")
+    for suffix in ("", "-wal"):
+        shutil.copy(f"{path}{suffix}", f"{crashed}{suffix}")
+    with contextlib.closing(connect(crashed, key=passphrase, create=False)) as recovered:
+        (text,) = recovered.execute("SELECT text FROM heliosvfs_demo").fetchall()[0]
+        _require(text == connection.execute("SELECT text FROM heliosvfs_demo").get, "the last commit is lost")
+        _require(recovered.pragma("integrity_check") == "ok", "the copy is damaged")
+    typer.echo("   Recovered from the sealed WAL: the last commit is there, integrity_check says ok.")
+
+
+def _show_wrong_key(path: Path) -> None:
+    typer.echo("\n4. Opening it with another passphrase ...")
+    _require_error(WrongKeyError, lambda: connect(path, key="not the passphrase", create=False).close())
+
+
+def _show_tampering(path: Path, passphrase: str) -> None:
+    typer.echo("\n5. Flipping one bit in the middle of a copy, and reading everything ...")
+    tampered = path.with_name("tampered.db")
+    data = bytearray(path.read_bytes())
+    place = (_SUPERBLOCK + len(data)) // 2
+    data[place] ^= 1
+    tampered.write_bytes(data)
+
+    def read() -> None:
+        with contextlib.closing(connect(tampered, key=passphrase, create=False)) as connection:
+            connection.pragma("integrity_check")
+
+    _require_error(TamperedError, read)
+    report = check(tampered, key=passphrase)
+    _require(not report.ok and len(report.bad_pages) == 1, "the check did not find exactly the one page")
+    bad = report.bad_pages[0]
+    typer.echo(f"   `heliosvfs check` names it: page {bad.page} at offset {bad.offset}, of {bad.owner}.")
+    os.unlink(tampered)
+
+
+def _require_error(kind: type[HeliosError], action: Callable[[], None]) -> None:
+    try:
+        action()
+    except kind as error:
+        typer.echo(f"   {kind.__name__}: {error}")
+        return
+    msg = f"there was no {kind.__name__}"
+    raise _StepFailedError(msg)

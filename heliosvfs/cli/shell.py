@@ -1,0 +1,53 @@
+"""`heliosvfs shell`: APSW's shell on an encrypted database."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import apsw.shell
+import typer
+
+from heliosvfs.cli.keys import KeyCommandOption, KeyEnvOption, KeyFileOption, PassphraseOption, key_from
+from heliosvfs.connection import connect
+
+__all__ = ["shell"]
+
+
+class _Shell(apsw.shell.Shell):
+    """APSW's shell, which can't leave the encrypted database for a plain one by mistake."""
+
+    def command_open(self, cmd: list[str]) -> None:
+        """.open is refused: the database it would open has another key, or none."""
+        msg = "heliosvfs shell stays with its database: start another shell for another file"
+        raise self.Error(msg)
+
+
+def shell(  # noqa: PLR0913 - the options of the command
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="An encrypted database.", show_default=False)],
+    sql: Annotated[list[str] | None, typer.Argument(metavar="[SQL]...", help="Run these and exit.", show_default=False)] = None,
+    *,
+    create: Annotated[bool, typer.Option("--create", help="Create the database if it does not exist.")] = False,
+    key_file: KeyFileOption = None,
+    key_env: KeyEnvOption = None,
+    key_command: KeyCommandOption = None,
+    passphrase: PassphraseOption = False,
+) -> None:
+    """Work on a database with SQL and dot commands (`.help` lists them); without a terminal, from standard input."""
+    key = key_from(key_file, key_env, key_command, passphrase=passphrase, new=create and not file.exists())
+    with contextlib.closing(connect(file, key=key, create=create)) as connection:
+        session = _Shell(db=connection, stdin=sys.stdin, stdout=sys.stdout, stderr=sys.stderr)
+        try:
+            if not sql:
+                session.cmdloop()
+                return
+            for statement in sql:
+                if statement.startswith("."):
+                    session.process_command(statement)
+                else:
+                    session.process_sql(statement if apsw.complete(statement) else f"{statement};")
+        except session.Error as error:
+            typer.echo(str(error), err=True)
+            raise typer.Exit(1) from None

@@ -1,0 +1,359 @@
+"""Convert a plain SQLite database into an encrypted one, and back.
+
+The copy is made by VACUUM INTO, which keeps rowids, and is proven before it gets its name: schema, settings, and each table's rows by
+count and SHA-256 over every value with its rowid, and for an encrypted copy every page. The source is opened for reading only and is
+left byte for byte as it was.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import quote
+
+import apsw
+import msgspec
+
+from heliosvfs.check import check
+from heliosvfs.connection import connect
+from heliosvfs.errors import FormatError, HeliosError, TamperedError, UsageError
+from heliosvfs.keyring import Key, as_secret
+from heliosvfs.keys import KdfSettings, Secret
+from heliosvfs.layout import RESERVED_BYTES, is_page_size
+from heliosvfs.vfs import Credential, presenting
+
+__all__ = ["ConvertReport", "decrypt", "encrypt"]
+
+Progress = Callable[[int, int], None]
+
+_SETTINGS = ("user_version", "application_id", "encoding", "auto_vacuum")
+_STEPS = 5000  # of SQLite's virtual machine between two looks at the size of the copy
+_PARTIAL = ".partial"
+
+
+@dataclass(frozen=True)
+class ConvertReport:
+    """A conversion that was carried out and proven.
+
+    Attributes:
+        source: The database that was copied.
+        dest: The copy.
+        page_size: Bytes of a page of the copy.
+        pages: Its pages.
+        tables: Rows by table, virtual tables' own ones included.
+        digest: SHA-256 over schema, settings and all rows, the same for both, hexadecimal.
+        seconds: Time it took.
+    """
+
+    source: str
+    dest: str
+    page_size: int
+    pages: int
+    tables: dict[str, int]
+    digest: str
+    seconds: float
+
+
+def encrypt(  # noqa: PLR0913 - the options of a conversion
+    source: str | os.PathLike[str],
+    dest: str | os.PathLike[str],
+    *,
+    key: Key,
+    page_size: int | None = None,
+    settings: KdfSettings | None = None,
+    vfs: str = "heliosvfs",
+    progress: Progress | None = None,
+) -> ConvertReport:
+    """Make an encrypted copy of a plain SQLite database.
+
+    Args:
+        source: The plain database; it is not touched.
+        dest: The encrypted copy; it must not exist.
+        key: Its key.
+        page_size: Bytes of its pages; None: the source's.
+        settings: Cost of its KDF, and FIPS mode.
+        vfs: Name of a registered `heliosvfs.HeliosVFS`.
+        progress: Called with pages written and pages expected.
+
+    Raises:
+        UsageError: The destination exists, the source needs recovery first, or the disk is full.
+        FormatError: The source is no plain SQLite database.
+        TamperedError: The copy is not equal to the source; it was removed.
+    """
+    if page_size is not None and not is_page_size(page_size):
+        msg = f"the page size is a power of two from 512 to 65536, not {page_size}"
+        raise UsageError(msg)
+    secret = as_secret(key)
+    job = _Job(os.fspath(source), os.fspath(dest), f"vfs={quote(vfs)}&reserve={RESERVED_BYTES}", progress)
+    credential = Credential(secret, settings or KdfSettings())
+
+    def proof(partial: str) -> apsw.Connection:
+        report = check(partial, key=secret, vfs=vfs)
+        if not report.ok:
+            msg = f"the copy does not pass its check: {[*report.bad_pages, *report.problems, *report.integrity]}"
+            raise TamperedError(msg, file=partial)
+        return connect(partial, key=secret, create=False, vfs=vfs)
+
+    with contextlib.closing(_open_plain(job.source)) as connection:
+        if page_size is not None:
+            connection.pragma("page_size", page_size)
+        return job.run(connection, credential, proof)
+
+
+def decrypt(
+    source: str | os.PathLike[str],
+    dest: str | os.PathLike[str],
+    *,
+    key: Key | None = None,
+    vfs: str = "heliosvfs",
+    progress: Progress | None = None,
+) -> ConvertReport:
+    """Make a plain copy of an encrypted database: from then on its content is open to whoever reads the file.
+
+    Args:
+        source: The encrypted database; its content is not touched.
+        dest: The plain copy; it must not exist.
+        key: The source's key; None: the VFS's keyring has it.
+        vfs: Name of a registered `heliosvfs.HeliosVFS`.
+        progress: Called with pages written and pages expected.
+
+    Raises:
+        UsageError: The destination exists, or the disk is full.
+        KeyUnavailableError, WrongKeyError, FormatError: The source can't be opened.
+        TamperedError: The source is damaged, or the copy is not equal to it; the copy was removed.
+    """
+    with contextlib.closing(connect(source, key=key, create=False, vfs=vfs)) as connection:
+        base = next(name for name in apsw.vfs_names() if name != vfs) if apsw.vfs_names()[0] == vfs else apsw.vfs_names()[0]
+        job = _Job(os.fspath(source), os.fspath(dest), f"vfs={quote(base)}&reserve=0", progress)
+        return job.run(connection, None, lambda partial: _open_plain(partial, vfs=base))
+
+
+def _open_plain(path: str, vfs: str | None = None) -> apsw.Connection:
+    """Open a plain database for reading, in a way that changes no byte of it.
+
+    Raises:
+        FormatError: It is no plain SQLite database.
+        UsageError: It does not exist, or its last writer crashed and it needs recovery.
+    """
+    if not os.path.exists(path):
+        msg = f"{path} does not exist"
+        raise UsageError(msg)
+    uri = f"file:{quote(os.path.abspath(path))}?mode=ro"
+    flags = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
+    beside = [suffix for suffix in ("-wal", "-journal") if os.path.exists(path + suffix)]
+    for options in ("", "&immutable=1"):
+        connection = apsw.Connection(uri + options, flags=flags, vfs=vfs)
+        try:
+            connection.pragma("schema_version")
+        except apsw.NotADBError:
+            connection.close()
+            msg = f"{path} is not a plain SQLite database"
+            raise FormatError(msg) from None
+        except (apsw.CantOpenError, apsw.ReadOnlyError) as error:
+            connection.close()
+            if beside or options:
+                msg = (
+                    f"{path} was not closed properly and SQLite would have to write to it first: open it once with a SQLite "
+                    "program, close that, and try again"
+                )
+                raise UsageError(msg) from error
+            continue  # a WAL database without its WAL can't be read without making one, unless SQLite may take it as it is
+        except BaseException:
+            connection.close()
+            raise
+        if connection.pragma("schema_version") or os.path.getsize(path):
+            return connection
+        connection.close()
+        msg = f"{path} is empty: there is no database in it"
+        raise FormatError(msg)
+    raise AssertionError  # pragma: no cover - the loop returns or raises
+
+
+@dataclass
+class _Job:
+    """One conversion.
+
+    Attributes:
+        source: Path of the source.
+        dest: Path of the copy.
+        options: URI parameters that the copy is created with.
+        progress: Called with pages written and expected.
+        partial: Name of the copy until it is proven.
+    """
+
+    source: str
+    dest: str
+    options: str
+    progress: Progress | None
+    partial: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Refuse to overwrite anything."""
+        self.partial = self.dest + _PARTIAL
+        if os.path.exists(self.dest):
+            msg = f"{self.dest} exists already: a conversion never overwrites; move it away or choose another name"
+            raise UsageError(msg)
+        if not os.path.isdir(os.path.dirname(os.path.abspath(self.dest))):
+            msg = f"the folder of {self.dest} does not exist"
+            raise UsageError(msg)
+
+    def run(
+        self, source: apsw.Connection, credential: Credential | None, proof: Callable[[str], apsw.Connection]
+    ) -> ConvertReport:
+        """Copy, prove and name the copy; leave nothing behind unless that worked."""
+        began = time.monotonic()
+        self._remove_partial()  # what a killed conversion left
+        try:
+            self._copy(source, credential)
+            with contextlib.closing(proof(self.partial)) as copy:
+                want, got = Content.of(source), Content.of(copy)
+                if want != got:
+                    msg = f"the copy of {self.source} is not equal to it: {want.difference(got)}; it was removed"
+                    raise TamperedError(msg, file=self.dest)
+                page_size, pages = copy.pragma("page_size"), copy.pragma("page_count")
+                wal = source.pragma("journal_mode") == "wal" and credential is not None
+                if wal:
+                    copy.pragma("journal_mode", "wal")
+            self._name()
+        except apsw.FullError as error:
+            msg = f"the disk is full: {self.dest} was not made, {self.source} is as it was"
+            raise UsageError(msg) from error
+        except OSError as error:
+            msg = f"{self.dest} can't be written: {error.strerror}"
+            raise UsageError(msg) from error
+        finally:
+            self._remove_partial()
+        return ConvertReport(
+            self.source, self.dest, page_size, pages, want.rows, want.digest(), time.monotonic() - began
+        )
+
+    def _copy(self, source: apsw.Connection, credential: Credential | None) -> None:
+        expected = source.pragma("page_count")
+        size = source.pragma("page_size")
+
+        def look() -> bool:
+            with contextlib.suppress(OSError):
+                self.progress(min(os.path.getsize(self.partial) // size, expected), expected)  # type: ignore[misc]
+            return False
+
+        if self.progress is not None:
+            source.set_progress_handler(look, _STEPS)
+        try:
+            with presenting(credential):
+                source.execute("VACUUM INTO ?", (f"file:{quote(os.path.abspath(self.partial))}?{self.options}",))
+        except apsw.CantOpenError as error:
+            msg = f"{self.dest} can't be created: its folder may not be written"
+            raise UsageError(msg) from error
+        finally:
+            if self.progress is not None:
+                source.set_progress_handler(None)
+        if self.progress is not None:
+            self.progress(expected, expected)
+
+    def _name(self) -> None:
+        """Make the copy durable, then give it its name, never over another file."""
+        for path in (self.partial, os.path.dirname(os.path.abspath(self.dest))):
+            handle = os.open(path, os.O_RDONLY)  # no connection has the copy open, so no lock is lost
+            try:
+                os.fsync(handle)
+            finally:
+                os.close(handle)
+            if path == self.partial:
+                os.link(self.partial, self.dest)
+
+    def _remove_partial(self) -> None:
+        for suffix in ("", "-wal", "-shm", "-journal"):
+            with contextlib.suppress(FileNotFoundError):
+                Path(self.partial + suffix).unlink()
+
+
+@dataclass(frozen=True)
+class Content:
+    """What a database holds, for comparison.
+
+    Attributes:
+        settings: Settings that belong to its content.
+        schema: Rows of sqlite_schema without their root pages.
+        rows: Number of rows by table.
+        hashes: SHA-256 of the rows by table, hexadecimal.
+    """
+
+    settings: dict[str, object]
+    schema: tuple[tuple[object, ...], ...]
+    rows: dict[str, int]
+    hashes: dict[str, str]
+
+    @classmethod
+    def of(cls, connection: apsw.Connection) -> Content:
+        """Read the whole content of a connection's main database."""
+        settings = {name: connection.pragma(name) for name in _SETTINGS}
+        schema = tuple(
+            connection.execute("SELECT type, name, tbl_name, sql FROM main.sqlite_schema ORDER BY type, name, tbl_name").fetchall()
+        )
+        rows, hashes = {}, {}
+        stored = [str(name) for (name,) in connection.execute(_STORED_TABLES)]
+        for table in stored:
+            rows[table], hashes[table] = _hash(connection, table)
+        return cls(settings, schema, rows, hashes)
+
+    def digest(self) -> str:
+        """Return one SHA-256 over everything, hexadecimal."""
+        return hashlib.sha256(msgspec.msgpack.encode((self.settings, self.schema, self.rows, self.hashes))).hexdigest()
+
+    def difference(self, other: Content) -> str:
+        """Say in words where two contents differ, without any value."""
+        if self.settings != other.settings:
+            return f"settings {self.settings} became {other.settings}"
+        if self.schema != other.schema:
+            return "the schema differs"
+        tables = [name for name in self.hashes if self.hashes[name] != other.hashes.get(name)]
+        return f"tables differ: {', '.join(tables)}"
+
+
+# every table with pages of its own: virtual tables are stored in their shadow tables, views nowhere
+_STORED_TABLES = "SELECT name FROM main.sqlite_schema WHERE type = 'table' AND rootpage > 0 ORDER BY name"
+
+
+def _hash(connection: apsw.Connection, table: str) -> tuple[int, str]:
+    """Return the number of rows of a table and a SHA-256 over rowid and values, in the order in which they are stored."""
+    name = _quoted(table)
+    columns = list(connection.execute(f"SELECT name, pk FROM pragma_table_xinfo({_literal(table)}, 'main') ORDER BY cid"))
+    names = {str(column).lower() for column, _ in columns}
+    keys = [str(column) for column, rank in sorted(columns, key=lambda column: column[1]) if rank]
+    rowid = next((alias for alias in ("rowid", "_rowid_", "oid") if alias not in names), None)
+    if rowid is not None and _has_rowid(connection, table):
+        order = identity = rowid
+    else:
+        order, identity = ", ".join(_quoted(key) for key in keys) or "1", "NULL"
+    # text goes as bytes, because a database may hold text that is not valid UTF-8
+    values = ", ".join(
+        f"typeof({c}), CASE typeof({c}) WHEN 'text' THEN CAST({c} AS BLOB) ELSE {c} END"
+        for c in (_quoted(str(column)) for column, _ in columns)
+    )
+    digest, count, encode = hashlib.sha256(), 0, msgspec.msgpack.encode
+    query = f"SELECT {identity}, {values} FROM main.{name} NOT INDEXED ORDER BY {order}"  # noqa: S608 - names are quoted
+    for row in _rows(connection, query):
+        digest.update(encode(row))
+        count += 1
+    return count, digest.hexdigest()
+
+
+def _rows(connection: apsw.Connection, query: str) -> Iterator[tuple[object, ...]]:
+    yield from connection.execute(query)
+
+
+def _has_rowid(connection: apsw.Connection, table: str) -> bool:
+    return not connection.execute("SELECT wr FROM pragma_table_list WHERE schema = 'main' AND name = ?", (table,)).get
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _literal(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
