@@ -12,8 +12,7 @@ import hashlib
 import os
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from urllib.parse import quote
 
 import apsw
@@ -21,10 +20,11 @@ import msgspec
 
 from heliosvfs.check import check
 from heliosvfs.connection import connect
-from heliosvfs.errors import FormatError, HeliosError, TamperedError, UsageError
+from heliosvfs.errors import FormatError, TamperedError, UsageError
 from heliosvfs.keyring import Key, as_secret
-from heliosvfs.keys import KdfSettings, Secret
+from heliosvfs.keys import KdfSettings
 from heliosvfs.layout import RESERVED_BYTES, is_page_size
+from heliosvfs.partials import named_when_done
 from heliosvfs.vfs import Credential, presenting
 
 __all__ = ["ConvertReport", "decrypt", "encrypt"]
@@ -33,7 +33,6 @@ Progress = Callable[[int, int], None]
 
 _SETTINGS = ("user_version", "application_id", "encoding", "auto_vacuum")
 _STEPS = 5000  # of SQLite's virtual machine between two looks at the size of the copy
-_PARTIAL = ".partial"
 
 
 @dataclass(frozen=True)
@@ -174,7 +173,7 @@ def _open_plain(path: str, vfs: str | None = None) -> apsw.Connection:
     raise AssertionError  # pragma: no cover - the loop returns or raises
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Job:
     """One conversion.
 
@@ -183,93 +182,48 @@ class _Job:
         dest: Path of the copy.
         options: URI parameters that the copy is created with.
         progress: Called with pages written and expected.
-        partial: Name of the copy until it is proven.
     """
 
     source: str
     dest: str
     options: str
     progress: Progress | None
-    partial: str = field(init=False)
-
-    def __post_init__(self) -> None:
-        """Refuse to overwrite anything."""
-        self.partial = self.dest + _PARTIAL
-        if os.path.exists(self.dest):
-            msg = f"{self.dest} exists already: a conversion never overwrites; move it away or choose another name"
-            raise UsageError(msg)
-        if not os.path.isdir(os.path.dirname(os.path.abspath(self.dest))):
-            msg = f"the folder of {self.dest} does not exist"
-            raise UsageError(msg)
 
     def run(
         self, source: apsw.Connection, credential: Credential | None, proof: Callable[[str], apsw.Connection]
     ) -> ConvertReport:
         """Copy, prove and name the copy; leave nothing behind unless that worked."""
         began = time.monotonic()
-        self._remove_partial()  # what a killed conversion left
-        try:
-            self._copy(source, credential)
-            with contextlib.closing(proof(self.partial)) as copy:
-                want, got = Content.of(source), Content.of(copy)
-                if want != got:
-                    msg = f"the copy of {self.source} is not equal to it: {want.difference(got)}; it was removed"
+        with named_when_done(self.dest) as partial:
+            self._copy(source, credential, partial)
+            with contextlib.closing(proof(partial)) as copy:
+                content, copied = Content.of(source), Content.of(copy)
+                if content != copied:
+                    msg = f"the copy of {self.source} is not equal to it: {content.difference(copied)}; it was removed"
                     raise TamperedError(msg, file=self.dest)
                 page_size, pages = copy.pragma("page_size"), copy.pragma("page_count")
-                wal = source.pragma("journal_mode") == "wal" and credential is not None
-                if wal:
+                if source.pragma("journal_mode") == "wal" and credential is not None:
                     copy.pragma("journal_mode", "wal")
-            self._name()
-        except apsw.FullError as error:
-            msg = f"the disk is full: {self.dest} was not made, {self.source} is as it was"
-            raise UsageError(msg) from error
-        except OSError as error:
-            msg = f"{self.dest} can't be written: {error.strerror}"
-            raise UsageError(msg) from error
-        finally:
-            self._remove_partial()
-        return ConvertReport(
-            self.source, self.dest, page_size, pages, want.rows, want.digest(), time.monotonic() - began
-        )
+        seconds = time.monotonic() - began
+        return ConvertReport(self.source, self.dest, page_size, pages, content.rows, content.digest(), seconds)
 
-    def _copy(self, source: apsw.Connection, credential: Credential | None) -> None:
-        expected = source.pragma("page_count")
-        size = source.pragma("page_size")
+    def _copy(self, source: apsw.Connection, credential: Credential | None, partial: str) -> None:
+        expected, size, progress = source.pragma("page_count"), source.pragma("page_size"), self.progress
+        if progress is not None:
 
-        def look() -> bool:
-            with contextlib.suppress(OSError):
-                self.progress(min(os.path.getsize(self.partial) // size, expected), expected)  # type: ignore[misc]
-            return False
+            def look() -> bool:
+                with contextlib.suppress(OSError):
+                    progress(min(os.path.getsize(partial) // size, expected), expected)
+                return False
 
-        if self.progress is not None:
             source.set_progress_handler(look, _STEPS)
         try:
             with presenting(credential):
-                source.execute("VACUUM INTO ?", (f"file:{quote(os.path.abspath(self.partial))}?{self.options}",))
-        except apsw.CantOpenError as error:
-            msg = f"{self.dest} can't be created: its folder may not be written"
-            raise UsageError(msg) from error
+                source.execute("VACUUM INTO ?", (f"file:{quote(os.path.abspath(partial))}?{self.options}",))
         finally:
-            if self.progress is not None:
-                source.set_progress_handler(None)
-        if self.progress is not None:
-            self.progress(expected, expected)
-
-    def _name(self) -> None:
-        """Make the copy durable, then give it its name, never over another file."""
-        for path in (self.partial, os.path.dirname(os.path.abspath(self.dest))):
-            handle = os.open(path, os.O_RDONLY)  # no connection has the copy open, so no lock is lost
-            try:
-                os.fsync(handle)
-            finally:
-                os.close(handle)
-            if path == self.partial:
-                os.link(self.partial, self.dest)
-
-    def _remove_partial(self) -> None:
-        for suffix in ("", "-wal", "-shm", "-journal"):
-            with contextlib.suppress(FileNotFoundError):
-                Path(self.partial + suffix).unlink()
+            source.set_progress_handler(None)
+        if progress is not None:
+            progress(expected, expected)
 
 
 @dataclass(frozen=True)

@@ -91,7 +91,10 @@ class JournalFile(apsw.VFSFile):
     # -- headers -----------------------------------------------------------------------------------------------------
 
     def _mac(self, fields: bytes, offset: int) -> bytes:
-        return hmac.digest(self._key(b"header"), offset.to_bytes(8, "big") + _SQLITE_MAGIC + fields[8:_FIELDS], "sha256")
+        """Return the HMAC of a header; it binds the nonce of the first, so that a header of an earlier transaction is none."""
+        first = self._headers.get(0, b"") if offset else fields[_NONCE]
+        bound = offset.to_bytes(8, "big") + first + _SQLITE_MAGIC + fields[8:_FIELDS]
+        return hmac.digest(self._key(b"header"), bound, "sha256")
 
     def _nonce_at(self, offset: int) -> bytes:
         """Return the nonce of the header that governs ``offset``."""
@@ -139,6 +142,8 @@ class JournalFile(apsw.VFSFile):
         if magic != _OUR_MAGIC:
             return magic
         if not hmac.compare_digest(self._mac(header, offset), header[_FIELDS:_MAC_END]):
+            if offset:
+                return bytes(8)  # left from an earlier transaction in a persistent journal: this one ends before it
             msg = f"{self._path}: the journal header at offset {offset} is damaged or was tampered with"
             raise TamperedError(msg, file=self._path, offset=offset)
         if not self._is_own():

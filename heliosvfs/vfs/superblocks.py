@@ -102,10 +102,13 @@ class SuperblockStore:
                 "`heliosvfs encrypt IN OUT` makes an encrypted copy of it"
             )
             raise FormatError(msg)
-        ours = area.startswith(MAGIC) or area[COPY_SIZE:].startswith(MAGIC)
+        heads = [area[offset : offset + len(MAGIC)] for offset in COPY_OFFSETS]
+        ours = MAGIC in heads
+        # copies that were not durable yet when the power went may lack any of their sectors
+        unfinished = ours or all(byte in (0, due) for head in heads for byte, due in zip(head, MAGIC, strict=True))
         if (
             size <= _AREA
-            and (ours or not area.strip(b"\0"))
+            and unfinished
             and all(isinstance(problem, DamagedCopyError) for problem in problems)
         ):
             return  # no page can lie there yet: both copies are durable before the first page is written

@@ -39,7 +39,7 @@ class FramePieces:
         plain, reserved = piece[: max(0, self._body - at)], piece[max(0, self._body - at) :]
         if end > self.end or reserved.strip(b"\0"):
             return None
-        sealed = self._encryptor.update(plain)
+        sealed = self._encryptor.update(plain) if plain else b""
         if at < self._body <= end:
             self._encryptor.finalize()
             self._trailer = self._encryptor.tag + self._trailer

@@ -22,6 +22,7 @@ LAYERS = [
     ("heliosaudit", 3),
     ("heliosvfs.keysources", 4),
     ("heliosvfs.connection", 4),
+    ("heliosvfs.partials", 4),
     ("heliosvfs.convert", 4),
     ("heliosvfs.check", 4),
     ("heliosvfs.salvage", 4),

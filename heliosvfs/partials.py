@@ -1,0 +1,71 @@
+"""Files that get their name only once they are whole.
+
+A new database is written beside its place as ``NAME.partial``, made durable, and then linked to its name, never over another file.
+What a killed program left behind is replaced by the next run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+
+import apsw
+
+from heliosvfs.errors import UsageError
+
+__all__ = ["named_when_done"]
+
+_BESIDE = ("", "-wal", "-shm", "-journal")
+
+
+@contextlib.contextmanager
+def named_when_done(dest: str) -> Iterator[str]:
+    """Give the name to write to; when the block ends well, the file gets the name ``dest``, else it is removed.
+
+    No connection may have the file open when the block ends.
+
+    Raises:
+        UsageError: ``dest`` exists, its folder does not or may not be written, or the disk is full.
+    """
+    folder = os.path.dirname(os.path.abspath(dest))
+    if os.path.exists(dest):
+        msg = f"{dest} exists already: nothing is overwritten; move it away or choose another name"
+        raise UsageError(msg)
+    if not os.path.isdir(folder):
+        msg = f"the folder of {dest} does not exist"
+        raise UsageError(msg)
+    partial = dest + ".partial"
+    try:
+        _remove(partial)
+        yield partial
+        _sync(partial)  # no connection has it open, so no lock is lost
+        os.link(partial, dest)
+        os.unlink(partial)
+        _sync(folder)
+    except apsw.FullError as error:
+        msg = f"the disk is full: {dest} was not made"
+        raise UsageError(msg) from error
+    except apsw.CantOpenError as error:
+        msg = f"{dest} can't be made: its folder may not be written"
+        raise UsageError(msg) from error
+    except OSError as error:
+        msg = f"{dest} can't be made: {error.strerror}"
+        raise UsageError(msg) from error
+    finally:
+        with contextlib.suppress(OSError):
+            _remove(partial)
+
+
+def _sync(path: str) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _remove(partial: str) -> None:
+    for suffix in _BESIDE:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(partial + suffix)
