@@ -247,7 +247,9 @@ class Content:
         """Read the whole content of a connection's main database."""
         settings = {name: connection.pragma(name) for name in _SETTINGS}
         schema = tuple(
-            connection.execute("SELECT type, name, tbl_name, sql FROM main.sqlite_schema ORDER BY type, name, tbl_name").fetchall()
+            connection.execute(
+                "SELECT type, name, tbl_name, sql FROM main.sqlite_schema ORDER BY type, name, tbl_name"
+            ).fetchall()
         )
         rows, hashes = {}, {}
         stored = [str(name) for (name,) in connection.execute(_STORED_TABLES)]

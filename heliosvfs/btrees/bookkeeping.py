@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from heliosvfs.btrees.nodes import PageSource, Pages, lock_page, read_header
 
-__all__ = ["Freelist", "MapEntry", "PointerMap", "freelist", "read_freelist"]
+__all__ = ["Freelist", "MapEntry", "PointerMap", "claims_without_rows", "freelist", "read_freelist"]
 
 ROOT, FREE, OVERFLOW_FIRST, OVERFLOW_NEXT, CHILD = 1, 2, 3, 4, 5  # types of pointer-map entries
+MAP, LOCK = -1, -2  # in the place of a root page, for pages that are in no tree
 _ENTRY_BYTES = 5
 
 
@@ -31,9 +32,7 @@ class Freelist:
     notes: tuple[str, ...]
 
 
-def freelist(
-    read_page: Callable[[int], bytes | None], page_size: int, usable_size: int, page_count: int
-) -> Freelist:
+def freelist(read_page: Callable[[int], bytes | None], page_size: int, usable_size: int, page_count: int) -> Freelist:
     """Read the freelist, up to the first trunk page that can't be read or was met before.
 
     Args:
@@ -55,12 +54,13 @@ def read_freelist(source: PageSource) -> Freelist:
     notes: list[str] = []
     trunk = header.first_trunk
     while trunk:
-        page = source.read(trunk) if 1 < trunk <= source.page_count else None
         if trunk in trunks:
             notes.append(f"the freelist comes back to trunk page {trunk}")
             break
+        page = None
         if 1 < trunk <= source.page_count:
             trunks[trunk] = None
+            page = source.read(trunk)
         if page is None:
             notes.append(f"trunk page {trunk} of the freelist can't be read: what it leads to is not known to be free")
             break
@@ -79,6 +79,15 @@ def read_freelist(source: PageSource) -> Freelist:
     if not notes and len(trunks) + len(leaves) != header.free_pages:
         notes.append(f"the header speaks of {header.free_pages} free pages, and the freelist has {len(trunks) + len(leaves)}")
     return Freelist(tuple(trunks), tuple(leaves), not notes, tuple(notes))
+
+
+def claims_without_rows(source: PageSource) -> dict[int, int]:
+    """Return the pages that no tree may claim, the lock-byte page and the pointer map's, each with `LOCK` or `MAP`."""
+    pointers = PointerMap.of(source)
+    claims = dict.fromkeys(pointers.pages(), MAP) if pointers is not None else {}
+    if lock_page(source) <= source.page_count:
+        claims[lock_page(source)] = LOCK
+    return claims
 
 
 class MapEntry(NamedTuple):
@@ -101,6 +110,12 @@ class PointerMap:
         self._source = source
         self._lock_page = lock_page(source)
         self._pages: dict[int, bytes | None] = {}
+
+    @classmethod
+    def of(cls, source: PageSource) -> PointerMap | None:
+        """Return a database's pointer map, None where it has none or page 1, which would say so, can't be read."""
+        header = read_header(source)
+        return None if header is None or header.auto_vacuum == "none" else cls(source)
 
     def page_of(self, number: int) -> int:
         """Return the page of the map that has the entry of page ``number``; a page of the map is its own."""
@@ -128,3 +143,19 @@ class PointerMap:
             return None
         entry = MapEntry(data[at], int.from_bytes(data[at + 1 : at + _ENTRY_BYTES], "big"))
         return entry if ROOT <= entry.kind <= CHILD else None
+
+    def tree_of(self, number: int, claims: Mapping[int, int]) -> int:
+        """Return the root of the tree that a page belongs to, climbing until a page that is claimed; 0 where there is none.
+
+        Args:
+            number: The page.
+            claims: Root page of the tree of each page that is known to belong to one; negative for pages that hold no rows.
+        """
+        climbed: set[int] = set()
+        while number not in claims:
+            entry = self.entry(number)
+            if entry is None or entry.kind not in (OVERFLOW_FIRST, OVERFLOW_NEXT, CHILD) or number in climbed:
+                return 0
+            climbed.add(number)
+            number = entry.parent
+        return max(0, claims[number])

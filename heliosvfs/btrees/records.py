@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterable
 from typing import TypeAlias
 
 from heliosvfs.errors import HeliosError
 
-__all__ = ["ENCODINGS", "MalformedError", "UndecodableText", "Value", "decode_record", "field_count", "read_varint"]
+__all__ = ["ENCODINGS", "MalformedError", "UndecodableText", "Value", "decode_record", "field_count", "guess_encoding", "read_varint"]
 
 ENCODINGS = {1: "utf-8", 2: "utf-16-le", 3: "utf-16-be"}  # by the number at offset 56 of the database header
 
@@ -119,6 +120,20 @@ def decode_record(data: bytes, encoding: str) -> tuple[Value, ...]:
         msg = f"a record of {len(data)} bytes has fields for {offset}"
         raise MalformedError(msg)
     return tuple(values)
+
+
+def guess_encoding(texts: Iterable[bytes]) -> str:
+    """Return the encoding that makes most sense of some text values.
+
+    UTF-8 text seldom has NUL characters, and UTF-16 text is seldom valid UTF-8 without them; of the two orders of bytes that one is
+    right in which the characters come from fewer blocks.
+    """
+    texts = list(texts)
+    plain = sum(b"\0" not in text and isinstance(_text(text, ENCODINGS[1]), str) for text in texts)
+    if 2 * plain >= len(texts):
+        return ENCODINGS[1]
+    joined = b"".join(text for text in texts if len(text) % 2 == 0)
+    return ENCODINGS[2] if len(set(joined[1::2])) <= len(set(joined[::2])) else ENCODINGS[3]
 
 
 def _text(field: bytes, encoding: str) -> str | UndecodableText:

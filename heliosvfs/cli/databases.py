@@ -37,7 +37,9 @@ __all__ = ["check", "decrypt", "encrypt", "info", "salvage"]
 
 _FOUND_SOMETHING = 1
 
-SourceArgument = Annotated[Path, typer.Argument(metavar="IN", help="The database to copy; it is not touched.", show_default=False)]
+SourceArgument = Annotated[
+    Path, typer.Argument(metavar="IN", help="The database to copy; it is not touched.", show_default=False)
+]
 DestArgument = Annotated[Path, typer.Argument(metavar="OUT", help="The copy; it must not exist.", show_default=False)]
 FileArgument = Annotated[Path, typer.Argument(metavar="FILE", help="An encrypted database.", show_default=False)]
 
@@ -182,7 +184,9 @@ def check(  # noqa: PLR0913 - the options of the command
 
 
 def salvage(  # noqa: PLR0913 - the options of the command
-    damaged: Annotated[Path, typer.Argument(metavar="DAMAGED", help="The damaged database; it is not touched.", show_default=False)],
+    damaged: Annotated[
+        Path, typer.Argument(metavar="DAMAGED", help="The damaged database; it is not touched.", show_default=False)
+    ],
     dest: DestArgument,
     *,
     key_file: KeyFileOption = None,

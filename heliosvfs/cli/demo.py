@@ -71,7 +71,9 @@ def demo(
         else:
             (folder / "passphrase.txt").touch(mode=0o600)
             (folder / "passphrase.txt").write_text(passphrase)
-            typer.echo(f"Files: {folder}. Look around with: heliosvfs shell {path} --key-file {folder / 'passphrase.txt'} --passphrase")
+            typer.echo(
+                f"Files: {folder}. Look around with: heliosvfs shell {path} --key-file {folder / 'passphrase.txt'} --passphrase"
+            )
 
 
 @contextlib.contextmanager
@@ -103,13 +105,19 @@ def _make(path: Path, passphrase: str, source: Path | None) -> Connection:
             connection.executemany(
                 "INSERT INTO encounter(patient, day, finding) VALUES(?, ?, ?)",
                 (
-                    (n % len(_PATIENTS) + 1, f"2026-{n % 12 + 1:02}-{n % 28 + 1:02}", f"blood pressure {110 + n % 40} over {70 + n % 20}")
+                    (
+                        n % len(_PATIENTS) + 1,
+                        f"2026-{n % 12 + 1:02}-{n % 28 + 1:02}",
+                        f"blood pressure {110 + n % 40} over {70 + n % 20}",
+                    )
                     for n in range(_ENCOUNTERS)
                 ),
             )
         typer.echo(f"   {len(_PATIENTS)} patients and {_ENCOUNTERS} encounters, in {time.monotonic() - began:.1f} seconds.")
     info = connection.get_storage_info()
-    typer.echo(f"   Each page of {info['page_size']} bytes is sealed with {info['encryption_algorithm']}; the passphrase went through Argon2id.")
+    typer.echo(
+        f"   Each page of {info['page_size']} bytes is sealed with {info['encryption_algorithm']}; the passphrase went through Argon2id."
+    )
     return connection
 
 

@@ -29,6 +29,7 @@ from heliosvfs.vfs.superblocks import BaseFile
 
 if TYPE_CHECKING:
     from heliosvfs.vfs.filesystem import HeliosVFS
+    from heliosvfs.vfs.wal import WalFile
 
 __all__ = ["DatabaseFile", "files_of"]
 
@@ -60,6 +61,7 @@ class DatabaseFile(apsw.VFSFile):
         connection_pointer: Address of the ``sqlite3*`` that opened it, 0 until SQLite has told.
         opened_as: Rank of this opening in the process.
         write_period: Counts the write locks that were given up: what was noted of a journal before may have changed since.
+        wal: The WAL that SQLite has open beside it.
     """
 
     _openings = 0
@@ -75,6 +77,7 @@ class DatabaseFile(apsw.VFSFile):
         self.path = name.filename()
         self.connection_pointer = 0
         self.write_period = 0
+        self.wal: WalFile | None = None
         self._vfs = vfs
         self._lock_level = apsw.SQLITE_LOCK_NONE
         self._pages: PageIO | None = None
@@ -198,8 +201,18 @@ class DatabaseFile(apsw.VFSFile):
         if start + amount > page_size:
             msg = f"{self.path}: a read of {amount} bytes at offset {offset} straddles pages"
             raise RefusedWriteError(msg)
+        if number >= pages.page_count() and number >= self._committed_pages():
+            return b""  # a page that SQLite is just adding; one that was committed and is not there is damage
         plain = self._opened(number + 1, lambda: self.pages.open_page(number + 1))
         return plain[start : start + amount]
+
+    def _committed_pages(self) -> int:
+        """Return the number of pages after the last commit: what the WAL says, else page 1 (SQLite file format 1.3.7)."""
+        committed = 0 if self.wal is None else self.wal.committed_pages()
+        if not committed and self.pages.page_count():
+            header = self._opened(1, self.pages.header)
+            committed = int.from_bytes(header[28:32], "big")
+        return committed
 
     def _first_header(self) -> Buffer:
         """Answer the read that comes before recovery: a torn page 1 must not keep SQLite from its hot journal."""

@@ -106,11 +106,7 @@ class SuperblockStore:
         ours = MAGIC in heads
         # copies that were not durable yet when the power went may lack any of their sectors
         unfinished = ours or all(byte in (0, due) for head in heads for byte, due in zip(head, MAGIC, strict=True))
-        if (
-            size <= _AREA
-            and unfinished
-            and all(isinstance(problem, DamagedCopyError) for problem in problems)
-        ):
+        if size <= _AREA and unfinished and all(isinstance(problem, DamagedCopyError) for problem in problems):
             return  # no page can lie there yet: both copies are durable before the first page is written
         if ours:
             msg = (
@@ -122,9 +118,11 @@ class SuperblockStore:
         raise FormatError(msg)
 
     def has_changed(self, sequence: int) -> bool:
-        """Tell whether either copy carries another sequence number than ``sequence`` (two reads of 8 bytes)."""
-        read, expected = self._base.read, sequence.to_bytes(8, "big")
-        return any(read(8, offset + SEQUENCE_OFFSET).ljust(8, b"\0") != expected for offset in COPY_OFFSETS)
+        """Tell whether an update has been completed since the one with number ``sequence``: a read of 8 bytes.
+
+        Copy A is enough: an update counts, and a new epoch is used, only once both copies hold it.
+        """
+        return self._base.read(8, SEQUENCE_OFFSET).ljust(8, b"\0") != sequence.to_bytes(8, "big")
 
     def write(self, superblock: Superblock, hmac_key: bytes) -> UnverifiedCopy:
         """Write both copies, the older one first, each made durable before the next step.

@@ -46,6 +46,7 @@ _FRAME_SALTS = slice(8, 16)  # of a frame header
 _NO_COMMIT = bytes(4)  # in bytes 4 to 7 of a frame header: the transaction goes on
 _NO_SALTS = bytes(16)  # in bytes 8 to 23: the header will be written again when the transaction commits
 _NONE = (-1, b"")
+_HEADERS_KEPT = 1 << 16  # frame headers kept of a transaction: 10 MB at the most; further ones are read back when they are needed
 
 
 class WalFile(apsw.VFSFile):
@@ -62,11 +63,13 @@ class WalFile(apsw.VFSFile):
         self._held: tuple[int, bytes] | None = None  # offset and header of a frame whose page comes next
         self._pieces: FramePieces | None = None
         self._whole = _NONE  # offset and plain content of the frame that was just read whole
+        self._headers: dict[int, bytes] = {}  # of the frames of the transaction being written, by offset
         self._next = -1  # offset that continues the transaction being written, -1 after a commit
         self._last_salts = b""  # of the frame sealed last
         self._recovering = False  # SQLite has read the header to rebuild its index, and has written nothing since
         super().__init__(base, name, flags)
         self._bind()
+        database.wal = self
 
     def _bind(self) -> None:
         """Take the keys and page size of the database, if they are new."""
@@ -113,26 +116,29 @@ class WalFile(apsw.VFSFile):
         pack = struct.Struct(">I").pack
 
         def write_frame(data: Buffer, offset: int) -> None:
-            held = self._held
+            held, size = self._held, len(data)
             if held is None:
-                if (
-                    len(data) == FRAME_HEADER
-                    and self._pieces is None
-                    and self._whole is _NONE
-                    and not (offset - WAL_HEADER) % frame_size
-                ):
-                    self._recovering = False
-                    self._held = (offset, bytes(data))
-                    return
-            elif held[0] == self._next == offset - FRAME_HEADER and len(data) == page_size and data[-RESERVED_BYTES:] == ZEROS:
+                index, start = divmod(offset - WAL_HEADER, frame_size)
+                if self._pieces is None and self._whole is _NONE:
+                    if size == FRAME_HEADER and not start:
+                        self._recovering = False
+                        self._held = (offset, bytes(data))
+                        return
+                    header = self._headers.get(offset - FRAME_HEADER)
+                    if header is not None and size == page_size and data[-RESERVED_BYTES:] == ZEROS:
+                        join(plain, 0, header, data)
+                        salts = header[_FRAME_SALTS] if header[8:] != _NO_SALTS else self._last_salts
+                        write(seal(plain, salts + pack(index)), offset - FRAME_HEADER)
+                        return
+            elif held[0] == self._next == offset - FRAME_HEADER and size == page_size and data[-RESERVED_BYTES:] == ZEROS:
                 frame, header = held
-                self._held = None
                 salts = header[_FRAME_SALTS] if header[8:] != _NO_SALTS else self._last_salts
-                join(plain, 0, header, data)
-                write(seal(plain, salts + pack((frame - WAL_HEADER) // frame_size)), frame)
-                self._last_salts = salts
-                self._next = frame + frame_size if header[4:8] == _NO_COMMIT else -1
-                return
+                if salts == self._last_salts:
+                    self._held = None
+                    join(plain, 0, header, data)
+                    write(seal(plain, salts + pack((frame - WAL_HEADER) // frame_size)), frame)
+                    self._appended(frame, header)
+                    return
             slow(data, offset)
 
         return write_frame
@@ -191,6 +197,18 @@ class WalFile(apsw.VFSFile):
             return bytes(self._frame_size)
         return plain
 
+    def committed_pages(self) -> int:
+        """Return the database size, in pages, that the last commit in the log states; 0 if there is none."""
+        self._whole = _NONE
+        for number in range((self.xFileSize() - WAL_HEADER) // self._frame_size - 1, -1, -1):
+            try:
+                size = int.from_bytes(self._open_frame(WAL_HEADER + number * self._frame_size)[4:8], "big")
+            except TamperedError:
+                continue  # behind the end of the log: torn, or of an earlier one
+            if size:
+                return size
+        return 0
+
     def _header(self) -> bytes:
         header = header_for_sqlite(super().xRead(WAL_HEADER, 0), self._path)
         self._salts = header[_SALTS]
@@ -241,12 +259,13 @@ class WalFile(apsw.VFSFile):
             if offset != held[0] + FRAME_HEADER or size > self._page_size:
                 raise self._refused(size, offset)
             if size == self._page_size:
-                self._seal(held[0], held[1], data)
+                self._append(held[0], held[1], data)
             else:
                 self._begin(held[0], held[1] + bytes(data), self._salts_of(held[1]))
         elif offset == 0 and size == WAL_HEADER:
             header = bytes(data)
             self._salts, self._next = header[_SALTS], -1
+            self._headers.clear()
             super().xWrite(header_on_disk(header), 0)
         else:
             self._write_alone(data, offset, whole)
@@ -256,12 +275,12 @@ class WalFile(apsw.VFSFile):
         size, start = len(data), (offset - WAL_HEADER) % self._frame_size
         if start == 0 and size == FRAME_HEADER:
             if whole[0] == offset:
-                self._seal(offset, bytes(data), whole[1][FRAME_HEADER:])
+                self._seal(offset, bytes(data), whole[1][FRAME_HEADER:], self._salts_of(bytes(data)))
             else:
                 self._held = (offset, bytes(data))
         elif start == FRAME_HEADER and size == self._page_size:
             header = bytes(self._open_frame(offset - FRAME_HEADER)[:FRAME_HEADER])
-            self._seal(offset - FRAME_HEADER, header, data)
+            self._seal(offset - FRAME_HEADER, header, data, self._salts_of(header))
         elif start == 0 and size < FRAME_HEADER and self._last_salts:
             self._begin(offset, bytes(data), self._last_salts)
         else:
@@ -271,23 +290,38 @@ class WalFile(apsw.VFSFile):
         msg = f"{self._path}: a write of {size} bytes at offset {offset} is no part of a frame that can be sealed"
         return RefusedWriteError(msg)
 
-    def _start_of_transaction(self, frame: int) -> None:
-        """Take over a new epoch before the first frame of a transaction: no frame is sealed under an epoch that was dropped."""
-        if frame != self._next:
-            self._database.refresh()
-            self._bind()
+    def _appended(self, frame: int, header: bytes) -> None:
+        """Note a frame of the transaction being written."""
+        if header[4:8] != _NO_COMMIT:
+            self._next = -1
+            self._headers.clear()
+            return
+        self._next = frame + self._frame_size
+        if len(self._headers) < _HEADERS_KEPT:
+            self._headers[frame] = header
 
-    def _seal(self, frame: int, header: bytes, page: Buffer) -> None:
+    def _append(self, frame: int, header: bytes, page: Buffer) -> None:
+        """Seal a frame that begins a transaction, or follows what a savepoint has rolled back.
+
+        The superblock is looked at first, because no frame may be sealed under an epoch that was dropped.
+        """
+        self._database.refresh()
+        self._bind()
+        self._headers = {at: kept for at, kept in self._headers.items() if at < frame}
+        salts = self._salts_of(header)
+        if salts != self._last_salts:
+            self._headers.clear()
+        self._seal(frame, header, page, salts)
+        self._last_salts = salts
+        self._appended(frame, header)
+
+    def _seal(self, frame: int, header: bytes, page: Buffer, salts: bytes) -> None:
         if page[-RESERVED_BYTES:] != ZEROS:
             msg = f"{self._path}: a page uses the last {RESERVED_BYTES} bytes, which hold its seal"
             raise RefusedWriteError(msg)
-        self._start_of_transaction(frame)
         number = (frame - WAL_HEADER) // self._frame_size
-        salts = self._salts_of(header)
         plain = header + page[:-RESERVED_BYTES]
         super().xWrite(self._sealer.seal(plain, salts + number.to_bytes(4, "big")), frame)
-        self._last_salts = salts
-        self._next = frame + self._frame_size if header[4:8] == _NO_COMMIT else -1
 
     def _salts_of(self, header: bytes) -> bytes:
         """Return the salts of the log that a frame belongs to.
@@ -298,8 +332,7 @@ class WalFile(apsw.VFSFile):
         return header[_FRAME_SALTS] if header[8:] != _NO_SALTS else self._last_salts
 
     def _begin(self, frame: int, data: bytes, salts: bytes) -> None:
-        """Start a frame whose rest comes after a sync."""
-        self._start_of_transaction(frame)
+        """Start a frame whose rest comes after a sync: it follows a commit, whose epoch holds for it too."""
         nonce, selector, prefix = self._sealer.draw()
         number = (frame - WAL_HEADER) // self._frame_size
         key = self._database.page_keys().sub_key(selector)
@@ -332,6 +365,8 @@ class WalFile(apsw.VFSFile):
         """Close the WAL."""
         for fast in ("xRead", "xWrite"):
             self.__dict__.pop(fast, None)  # they hold keys and this object
+        if self._database.wal is self:
+            self._database.wal = None
         super().xClose()
 
     def xDeviceCharacteristics(self) -> int:  # noqa: N802 - SQLite's name
