@@ -1,16 +1,16 @@
 """A reader of SQLite's file format that needs no page in particular: bytes in, rows and owners of pages out.
 
-It follows https://sqlite.org/fileformat2.html and is for databases of which pages are missing, where SQLite itself gives up: which
-table or index does a page belong to (`owners`), and which rows are left (`salvage_schema`, `Tree.rows`, `find_orphans`)? Pages come
-from a `PageSource`, which gives None for a page that does not authenticate. Whatever the pages hold, every loop ends, no page is
-used for two rows, and nothing but `MalformedError` is raised.
+It follows https://sqlite.org/fileformat2.html and is for databases of which pages are missing, where SQLite itself gives up:
+which table or index does a page belong to (`owners`), and which rows are left (`salvage_schema`, `Tree.rows`, `find_orphans`)?
+Pages come from a `PageSource`, which gives None for a page that does not authenticate. Whatever the pages hold, every loop
+ends, no page is used for two rows, and nothing but `MalformedError` is raised.
 """
 
 from __future__ import annotations
 
 from heliosvfs.btrees.bookkeeping import Freelist, MapEntry, PointerMap, claims_without_rows, freelist, read_freelist
 from heliosvfs.btrees.nodes import Cell, Header, Node, PageSource, Pages, lock_page, read_header, read_node
-from heliosvfs.btrees.orphans import Family, Orphans, find_orphans, tree_by_elimination, tree_by_map
+from heliosvfs.btrees.orphans import Family, Orphans, find_orphans, tree_by_elimination
 from heliosvfs.btrees.ownership import Owner, owners
 from heliosvfs.btrees.records import MalformedError, UndecodableText, Value, decode_record, read_varint
 from heliosvfs.btrees.schemas import SCHEMA_NAME, Schema, SchemaEntry, salvage_schema
@@ -52,5 +52,4 @@ __all__ = [
     "rows_of",
     "salvage_schema",
     "tree_by_elimination",
-    "tree_by_map",
 ]

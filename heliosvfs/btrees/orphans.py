@@ -10,7 +10,7 @@ from heliosvfs.btrees.nodes import Node, PageSource, read_node
 from heliosvfs.btrees.records import MalformedError, field_count
 from heliosvfs.btrees.trees import Claims, Tree
 
-__all__ = ["Family", "Orphans", "find_orphans", "tree_by_elimination", "tree_by_map"]
+__all__ = ["Family", "Orphans", "find_orphans", "tree_by_elimination"]
 
 _MAX_DEPTH = 20  # SQLite's BTCURSOR_MAX_DEPTH
 
@@ -125,11 +125,6 @@ class Family:
     tree: Tree
     is_table: bool
     fields: int | None = None
-
-
-def tree_by_map(pointers: PointerMap, orphans: Orphans, claims: Claims) -> int:
-    """Return the root of the tree that orphans belong to, as the pointer map says; 0 where it does not."""
-    return pointers.tree_of(orphans.top, claims)
 
 
 def tree_by_elimination(orphans: Orphans, families: Iterable[Family]) -> int:

@@ -18,8 +18,8 @@ class Owner:
     """What a page belongs to.
 
     Attributes:
-        kind: "table", "index", "freelist trunk", "freelist leaf", "freelist" (one of these two), "pointer map", "lock-byte page" or
-            "unknown (unreachable)".
+        kind: "table", "index", "freelist trunk", "freelist leaf", "freelist" (one of these two), "pointer map",
+            "lock-byte page" or "unknown (unreachable)".
         name: Name of the table or index.
     """
 

@@ -125,8 +125,8 @@ def decode_record(data: bytes, encoding: str) -> tuple[Value, ...]:
 def guess_encoding(texts: Iterable[bytes]) -> str:
     """Return the encoding that makes most sense of some text values.
 
-    UTF-8 text seldom has NUL characters, and UTF-16 text is seldom valid UTF-8 without them; of the two orders of bytes that one is
-    right in which the characters come from fewer blocks.
+    UTF-8 text seldom has NUL characters, and UTF-16 text is seldom valid UTF-8 without them; of the two orders of bytes that
+    one is right in which the characters come from fewer blocks.
     """
     texts = list(texts)
     plain = sum(b"\0" not in text and isinstance(_text(text, ENCODINGS[1]), str) for text in texts)

@@ -104,11 +104,11 @@ def _by_shape(source: PageSource, claims: Claims) -> tuple[str, list[Row]]:
     """Find leaf pages of sqlite_schema without its root, and the encoding that makes sense of them."""
     found: dict[str, list[Row]] = {encoding: [] for encoding in ENCODINGS.values()}
     for node in _table_leaves(source):
-        for encoding, rows in found.items():
+        for encoding in found:
             taken: Claims = {node.number: 1}
             here = list(rows_of(source, node, encoding, taken, 1, []))
             if here and all(_has_shape(row, source) for row in here):
-                rows += here
+                found[encoding] += here
                 claims.update(taken)
                 break
     return max(found.items(), key=lambda item: len(item[1]))

@@ -141,9 +141,12 @@ class JournalFile(apsw.VFSFile):
             raise FormatError(msg)
         if magic != _OUR_MAGIC:
             return magic
-        if not hmac.compare_digest(self._mac(header, offset), header[_FIELDS:_MAC_END]):
-            if offset:
-                return bytes(8)  # left from an earlier transaction in a persistent journal: this one ends before it
+        due, found = self._mac(header, offset), header[_FIELDS:_MAC_END]
+        if not hmac.compare_digest(due, found):
+            # At a later offset: left by an earlier transaction in a persistent journal, so this one ends before it. A part of the
+            # HMAC and then zeros: its write was torn, so it was never made durable, and the database was not touched yet.
+            if offset or due.startswith(found.rstrip(b"\0")):
+                return bytes(8)
             msg = f"{self._path}: the journal header at offset {offset} is damaged or was tampered with"
             raise TamperedError(msg, file=self._path, offset=offset)
         if not self._is_own():
@@ -246,8 +249,11 @@ class JournalFile(apsw.VFSFile):
             super().xWrite(bytes(2), offset)
         elif _is_header(bytes(data[:_FIELDS])):
             self._write_header(offset, bytes(data))
-        elif data == _SQLITE_MAGIC or (size == _FIELDS and not bytes(data).strip(b"\0")):
-            super().xWrite(data, offset)  # the end of a super-journal's name; a persistent journal being finished
+        elif data == _SQLITE_MAGIC:
+            super().xWrite(data, offset)  # the end of a super-journal's name
+        elif size == _FIELDS and not bytes(data).strip(b"\0"):
+            # zeroJournalHdr: the HMAC goes with the fields, or a torn write could leave one without the other
+            super().xWrite(bytes(_MAC_END), offset)
         else:
             msg = f"{self._path}: a write of {size} bytes at offset {offset} is no part of a journal that can be sealed"
             raise RefusedWriteError(msg)

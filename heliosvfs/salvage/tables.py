@@ -1,0 +1,152 @@
+"""Tables of the new database, and how a stored row is put back into one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import count
+
+import apsw
+
+from heliosvfs.btrees import Row, UndecodableText, Value
+
+__all__ = ["LostAndFound", "RowRefusedError", "Table", "quoted"]
+
+_VIRTUAL, _STORED = 2, 3  # "hidden" of PRAGMA table_xinfo, for the two kinds of generated columns
+_MOST_FIELDS = 1990  # SQLite allows 2000 columns in a table, and four are taken
+
+
+class RowRefusedError(Exception):
+    """A table did not take a row, or has no place for it."""
+
+
+def quoted(name: str) -> str:
+    """Quote an identifier."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of the new database.
+
+    Attributes:
+        name: Its name.
+        without_rowid: Whether its rows are keyed by their primary key.
+        stored: Names of the columns that a record holds, in stored order; None where the value is not to be put
+            back: that of a generated column is made anew.
+        alias: Position in ``stored`` of the column that is the rowid (INTEGER PRIMARY KEY), -1 if none is.
+        rowid: A name for the rowid; "" if it is a column, or all its names are taken by columns.
+    """
+
+    name: str
+    without_rowid: bool
+    stored: tuple[str | None, ...]
+    alias: int
+    rowid: str
+
+    @classmethod
+    def of(cls, connection: apsw.Connection, name: str) -> Table:
+        """Describe a table that is there."""
+        rows = connection.execute("SELECT wr FROM pragma_table_list(?) WHERE schema = 'main'", (name,)).fetchall()
+        without_rowid = any(wr for (wr,) in rows)
+        query = "SELECT cid, name, type, pk, hidden FROM pragma_table_xinfo(?) ORDER BY cid"
+        columns = connection.execute(query, (name,)).fetchall()
+        names = {cid: None if hidden in (_VIRTUAL, _STORED) else str(column) for cid, column, _, _, hidden in columns}
+        key = connection.execute("SELECT name FROM pragma_index_list(?) WHERE origin = 'pk'", (name,)).fetchall()
+        if without_rowid:  # the table is its primary key's index
+            cids = connection.execute("SELECT cid FROM pragma_index_xinfo(?) ORDER BY seqno", key[0]).fetchall()
+            # a column can be in a primary key twice, under two collations; its value comes from the first
+            order = [None if (cid,) in cids[:i] else names[cid] for i, (cid,) in enumerate(cids)]
+            return cls(name, without_rowid, tuple(order), -1, "")
+        stored = [(column, pk) for _, column, _, pk, hidden in columns if hidden != _VIRTUAL]
+        # a primary key that has no index of its own is the rowid
+        alias = next((i for i, (_, pk) in enumerate(stored) if pk and not key), -1)
+        taken = {str(column).lower() for _, column, _, _, _ in columns}
+        free = [word for word in ("rowid", "_rowid_", "oid") if word not in taken]
+        rowid = free[0] if free and alias < 0 else ""
+        return cls(name, without_rowid, tuple(names[cid] for cid, _, _, _, hidden in columns if hidden != _VIRTUAL), alias, rowid)
+
+    def insert(self, connection: apsw.Connection, row: Row) -> None:
+        """Put a stored row back.
+
+        Fields that a record lacks at its end are of columns that were added later: they get their default again.
+
+        Raises:
+            RowRefusedError: The row does not fit the table, or violates a constraint.
+        """
+        if len(row.values) > len(self.stored) or (row.rowid is None) != self.without_rowid:
+            msg = f"{self.name}: a row does not fit the table"
+            raise RowRefusedError(msg)
+        names: list[str] = [self.rowid] if self.rowid else []
+        values: list[Value] = [row.rowid] if self.rowid else []
+        for position, value in enumerate(row.values):
+            name = self.stored[position]
+            if name is not None:
+                names.append(name)
+                values.append(row.rowid if position == self.alias else value)
+        places = ", ".join("CAST(? AS TEXT)" if isinstance(value, UndecodableText) else "?" for value in values)
+        columns = ", ".join(map(quoted, names))
+        into = f"INSERT INTO main.{quoted(self.name)}"
+        try:
+            connection.execute(f"{into}({columns}) VALUES({places})" if names else f"{into} DEFAULT VALUES", _plain(values))
+        except (apsw.ConstraintError, apsw.MismatchError) as error:
+            msg = f"{self.name}: {error}"
+            raise RowRefusedError(msg) from error
+
+
+def _plain(values: Sequence[Value]) -> list[Value]:
+    return [bytes(value) if isinstance(value, UndecodableText) else value for value in values]
+
+
+class LostAndFound:
+    """The table for rows without a table, made when the first comes and widened as they come.
+
+    Attributes:
+        name: Its name, "" as long as it does not exist.
+        rows: Rows in it.
+        refused: Rows that it had no place for, because they have more fields than SQLite allows columns.
+    """
+
+    def __init__(self, connection: apsw.Connection, taken: set[str]) -> None:
+        """Make nothing yet.
+
+        Args:
+            connection: The new database.
+            taken: Names, in lower case, that the schema needs.
+        """
+        self._connection = connection
+        self._taken = taken
+        self._width = 0
+        self.name = ""
+        self.rows = 0
+        self.refused = 0
+
+    def insert(self, root: int, row: Row) -> None:
+        """Keep a row.
+
+        Args:
+            root: Uppermost page that is left above the row's.
+            row: The row.
+        """
+        if len(row.values) > _MOST_FIELDS:
+            self.refused += 1
+            return
+        self._widen(len(row.values))
+        names = ", ".join(["rootpgno", "pgno", "nfield", "id", *(f"c{i}" for i in range(len(row.values)))])
+        places = ", ".join(
+            ["?, ?, ?, ?", *("CAST(? AS TEXT)" if isinstance(value, UndecodableText) else "?" for value in row.values)]
+        )
+        values = [root, row.page, len(row.values), row.rowid, *_plain(row.values)]
+        self._connection.execute(f"INSERT INTO main.{quoted(self.name)}({names}) VALUES({places})", values)
+        self.rows += 1
+
+    def _widen(self, width: int) -> None:
+        if not self.name:
+            candidates = ("lost_and_found" + (f"_{i}" if i else "") for i in count())
+            self.name = next(name for name in candidates if name not in self._taken)
+            columns = ", ".join(["rootpgno", "pgno", "nfield", "id", *(f"c{i}" for i in range(width))])
+            self._connection.execute(f"CREATE TABLE main.{quoted(self.name)}({columns})")
+            self._width = width
+        for i in range(self._width, width):
+            self._connection.execute(f"ALTER TABLE main.{quoted(self.name)} ADD COLUMN c{i}")
+        self._width = max(self._width, width)
