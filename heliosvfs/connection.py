@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import atexit
 import os
-import threading
 import time
-import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import apsw
 
@@ -19,7 +17,7 @@ from heliosvfs.keyring import Key, as_secret
 from heliosvfs.keys import KdfSettings
 from heliosvfs.layout import RESERVED_BYTES, is_page_size
 from heliosvfs.superblock import Slot, Superblock
-from heliosvfs.vfs import Credential, DatabaseFile, change_secret, files_of, now, presenting
+from heliosvfs.vfs import Credential, DatabaseFile, change_secret, files_of, now, presenting, reserving
 
 __all__ = ["Connection", "KeySlot", "connect", "open_untouched"]
 
@@ -404,30 +402,14 @@ def _explain_corruption(file: DatabaseFile) -> None:
         raise TamperedError(msg, file=file.path, page=there + 1, offset=file.access.superblock.layout.offset(there + 1))
 
 
-# -- every connection of this process whose main database is ours -----------------------------------------------------
-
-_connections: weakref.WeakSet[apsw.Connection] = weakref.WeakSet()
-_connections_lock = threading.Lock()
-
-
-def _on_connection(connection: apsw.Connection) -> None:
-    """Reserve the bytes that the seals need, also for a plain ``apsw.Connection(path, vfs="heliosvfs")``."""
-    if files_of(connection):
-        connection.reserve_bytes("main", RESERVED_BYTES)
-        with _connections_lock:
-            _connections.add(connection)
-
-
 def _close_all() -> None:
     """Close what is still open when the interpreter ends: SQLite must not call into a VFS that is being torn down."""
-    with _connections_lock:
-        connections = list(_connections)
-    for connection in connections:
+    for connection in list(reserving.connections):
         try:
             connection.close(True)  # noqa: FBT003 - APSW's parameter is positional: do not raise
         except apsw.Error:  # pragma: no cover - nothing is left to report it to
             continue
 
 
-apsw.connection_hooks.append(cast("Callable[[apsw.Connection], None]", _on_connection))
+reserving.install()
 atexit.register(_close_all)

@@ -52,6 +52,17 @@ def _files_at(pointer: int) -> list[DatabaseFile]:
     return sorted(files, key=lambda file: file.opened_as)
 
 
+def _is_reserving() -> bool:
+    """Tell whether the hook that reserves bytes on new connections is still in place (see reserving.py)."""
+    return any(getattr(hook, "__module__", "") == "heliosvfs.vfs.reserving" for hook in apsw.connection_hooks)
+
+
+def _synthetic_header(page_size: int) -> bytes:
+    """Return the header of a database that says no more of itself than page size and reserved bytes."""
+    header = b"SQLite format 3\0" + (page_size & 0xFFFF or 1).to_bytes(2, "big") + bytes((1, 1, RESERVED_BYTES))
+    return (header + bytes((64, 32, 32))).ljust(_HEADER_BYTES, b"\0")
+
+
 class DatabaseFile(apsw.VFSFile):
     """A database file: plain pages to SQLite, whose last 32 bytes read as zero, and sealed ones on disk.
 
@@ -190,7 +201,8 @@ class DatabaseFile(apsw.VFSFile):
 
     def _read(self, amount: int, offset: int) -> Buffer:
         if self.access.is_empty:
-            return b""
+            wanted = (amount, offset) == (_HEADER_BYTES, 0) and not _is_reserving()
+            return _synthetic_header(self._vfs.page_size_at_hand()) if wanted else b""
         if (amount, offset) == (_HEADER_BYTES, 0):
             return self._first_header()
         pages = self.pages
@@ -223,9 +235,7 @@ class DatabaseFile(apsw.VFSFile):
                 return self._pages.header()
             except (NotAuthenticError, UnknownEpochError):
                 pass
-        page_size = self.access.superblock.page_size
-        header = b"SQLite format 3\0" + (page_size & 0xFFFF or 1).to_bytes(2, "big") + bytes((1, 1, RESERVED_BYTES))
-        return (header + bytes((64, 32, 32))).ljust(_HEADER_BYTES, b"\0")
+        return _synthetic_header(self.access.superblock.page_size)
 
     def _opened(self, page: int, attempt: Callable[[], Buffer]) -> Buffer:
         """Return what ``attempt`` opens, after reading the superblock again if it names an epoch that is not known.

@@ -87,6 +87,11 @@ class HeliosVFS(apsw.VFS):
         """Note the database that this thread took a lock on last: SQLite opens a journal or WAL only after that."""
         self._active.file = file
 
+    def page_size_at_hand(self) -> int:
+        """Return the page size of the database that this thread used last, else SQLite's default."""
+        active = self._active.file
+        return (active.page_size_in_force() if active is not None else 0) or 4096
+
     def _database_of(self, path: str) -> DatabaseFile:
         active = self._active.file
         if active is not None and active.path == path:
