@@ -202,7 +202,7 @@ def encode(superblock: Superblock, hmac_key: bytes) -> tuple[bytes, bytes]:
         )
         raise UsageError(msg)
 
-    def copy(index: int) -> bytes:
+    def sealed(index: int) -> bytes:
         prefix = _PREFIX.pack(
             MAGIC,
             FORMAT_VERSION,
@@ -217,7 +217,7 @@ def encode(superblock: Superblock, hmac_key: bytes) -> tuple[bytes, bytes]:
         body += hmac.digest(hmac_key, body, "sha256")
         return body + hashlib.sha256(body).digest()
 
-    return copy(0), copy(1)
+    return sealed(0), sealed(1)
 
 
 def parse_copy(sealed: bytes, index: int) -> UnverifiedCopy:
@@ -232,7 +232,7 @@ def parse_copy(sealed: bytes, index: int) -> UnverifiedCopy:
         UnsupportedVersionError: The copy is of a later format version or needs a feature that is not known here.
         FormatError: The SHA-256 is right and the content still makes no sense.
     """
-    if len(sealed) != COPY_SIZE or not sealed.startswith(MAGIC):
+    if len(sealed) != COPY_SIZE or not sealed.startswith(MAGIC) or sealed[16:18] == b"\0\0":
         msg = "no superblock here"
         raise DamagedCopyError(msg)
     _, version, copy, copy_size, offset_b, start, sequence, length = _PREFIX.unpack_from(sealed)

@@ -1,0 +1,107 @@
+"""Rule 11: what someone without the key can make of a hot journal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+import heliosvfs
+from tests.rules.conftest import EXPECTED, Crash, states
+
+PAGE = 512
+RECORD = PAGE + 8
+SECTOR = 512
+
+
+def first_record(journal: bytes) -> int:
+    """Return the offset of the first record: behind the header's sector."""
+    return int.from_bytes(journal[20:24], "big")
+
+
+def zero_page(journal: bytearray) -> None:
+    """Put an all-zero page over a chosen page: with a mask that depended on the trailer alone this was accepted."""
+    at = first_record(journal)
+    journal[at + 4 : at + 4 + PAGE] = bytes(PAGE)
+
+
+def move_record(journal: bytearray) -> None:
+    at = first_record(journal)
+    journal[at : at + RECORD], journal[at + RECORD : at + 2 * RECORD] = (
+        journal[at + RECORD : at + 2 * RECORD],
+        journal[at : at + RECORD],
+    )
+
+
+def repeat_record(journal: bytearray) -> None:
+    at = first_record(journal)
+    journal[at + RECORD : at + 2 * RECORD] = journal[at : at + RECORD]
+
+
+def rename_record(journal: bytearray) -> None:
+    at = first_record(journal)
+    journal[at + 3] ^= 1
+
+
+def lock_page_record(journal: bytearray) -> None:
+    at = first_record(journal)
+    journal[at : at + 4] = (0x40000000 // PAGE + 1).to_bytes(4, "big")
+
+
+@pytest.mark.parametrize(
+    "attack", [zero_page, move_record, repeat_record, rename_record, lock_page_record], ids=lambda f: f.__name__
+)
+def test_a_forged_record_puts_nothing_into_the_database(crashed: Crash, attack: Callable[[bytearray], None]) -> None:
+    """The rollback ends at the first record that is not authentic in its place: only pages that were authentic are there."""
+    path = crashed("delete")
+    journal = bytearray(path.with_name("db-journal").read_bytes())
+    before = path.read_bytes()
+    attack(journal)
+    path.with_name("db-journal").write_bytes(journal)
+    try:
+        with closing(heliosvfs.connect(path, key=KEY_OF(), create=False)) as connection:
+            connection.execute("SELECT count(*) FROM t").fetchall()
+    except (heliosvfs.HeliosError, Exception):  # noqa: BLE001 - a half rolled-back database may well be malformed
+        pass
+    after = path.read_bytes()
+    start = 32768
+    images = {before[at : at + PAGE] for at in range(start, len(before), PAGE)}
+    changed = [at for at in range(start, len(after), PAGE) if after[at : at + PAGE] not in images]
+    # every page that the rollback wrote opens under its own number, so it came from an authentic record
+    with closing(heliosvfs.connect(path, key=KEY_OF(), create=False)) as connection:
+        from heliosvfs.vfs import files_of
+
+        pages = files_of(connection)[0].pages
+        for at in changed:
+            assert bytes(pages.open_page((at - start) // PAGE + 1)) != bytes(PAGE)
+
+
+def KEY_OF() -> bytes:  # noqa: N802 - reads as the constant that it returns
+    return bytes(range(32))
+
+
+@pytest.mark.parametrize("field", ["records", "nonce", "initial size", "sector size", "page size"])
+def test_an_altered_header_is_tampering_and_the_journal_stays(crashed: Crash, field: str) -> None:
+    path = crashed("delete")
+    journal = path.with_name("db-journal")
+    original = journal.read_bytes()
+    at = {"records": 11, "nonce": 15, "initial size": 19, "sector size": 22, "page size": 26}[field]
+    altered = bytearray(original)
+    altered[at] ^= 1
+    journal.write_bytes(altered)
+    with pytest.raises(heliosvfs.TamperedError):
+        states(path)
+    assert journal.read_bytes() == bytes(altered)
+    journal.write_bytes(original)
+    assert states(path) == EXPECTED["delete"]
+
+
+def test_the_journal_of_another_database_is_refused(crashed: Crash) -> None:
+    path, other = crashed("delete"), crashed("persist", key=b"other key of thirty-two bytes ok")
+    foreign = other.with_name("db-journal").read_bytes()
+    path.with_name("db-journal").write_bytes(foreign)
+    with pytest.raises(heliosvfs.TamperedError):
+        states(path)
+    assert path.with_name("db-journal").read_bytes() == foreign
