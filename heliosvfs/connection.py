@@ -129,6 +129,7 @@ class Connection(apsw.Connection):
             apsw.BusyError: Another connection is writing.
         """
         file = self._file(schema)
+        file.refresh()
         secret = as_secret(key)
         new = slots.make(
             file.access.superblock,

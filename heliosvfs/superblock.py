@@ -44,6 +44,8 @@ MAX_SLOTS = 32
 
 _PREFIX = struct.Struct(">16sHBxIIIQI20x")  # magic, version, copy, copy size, offset of B, S, sequence, JSON length
 _TRAILER = 64  # HMAC-SHA-256, then SHA-256
+_SALT_BYTES = 16
+_WRAPPED_BYTES = 60  # nonce(12), key(32), tag(16)
 _MAX_JSON = COPY_SIZE - _PREFIX.size - _TRAILER
 
 Hex = str  # lower-case hexadecimal, as msgspec and people read it
@@ -236,12 +238,12 @@ def parse_copy(sealed: bytes, index: int) -> UnverifiedCopy:
         msg = "no superblock here"
         raise DamagedCopyError(msg)
     _, version, copy, copy_size, offset_b, start, sequence, length = _PREFIX.unpack_from(sealed)
-    if version != FORMAT_VERSION:
-        msg = f"the file has format version {version}, this release reads version {FORMAT_VERSION}: upgrade heliosvfs"
-        raise UnsupportedVersionError(msg)
     if hashlib.sha256(sealed[:-32]).digest() != sealed[-32:]:
         msg = "the superblock's SHA-256 is wrong"
         raise DamagedCopyError(msg)
+    if version != FORMAT_VERSION:
+        msg = f"the file has format version {version}, this release reads version {FORMAT_VERSION}: upgrade heliosvfs"
+        raise UnsupportedVersionError(msg)
     if (copy, copy_size, offset_b) != (index, COPY_SIZE, COPY_OFFSETS[1]) or length > _MAX_JSON:
         msg = "the superblock's prefix is not one of format 1"
         raise FormatError(msg)
@@ -252,6 +254,14 @@ def parse_copy(sealed: bytes, index: int) -> UnverifiedCopy:
     return UnverifiedCopy(superblock, sealed)
 
 
+def _is_hex(text: str, size: int) -> bool:
+    return len(text) == 2 * size and set(text) <= set("0123456789abcdef")
+
+
+def _is_sound(slot: Slot) -> bool:
+    return 0 <= slot.id < 1 << 32 and _is_hex(slot.kdf.salt, _SALT_BYTES) and _is_hex(slot.wrapped, _WRAPPED_BYTES)
+
+
 def _decode(document: bytes, sequence: int) -> Superblock:
     try:
         members = msgspec.json.decode(document, type=dict[str, Any])
@@ -259,7 +269,7 @@ def _decode(document: bytes, sequence: int) -> Superblock:
             {name: value for name, value in members.items() if name in _MEMBERS}, Superblock, strict=True
         )
         uuid_size = len(superblock.uuid_bytes)
-    except (msgspec.DecodeError, msgspec.ValidationError, ValueError) as error:
+    except (msgspec.DecodeError, msgspec.ValidationError, ValueError, RecursionError) as error:
         msg = f"the superblock's JSON is not one of format 1: {error}"
         raise FormatError(msg) from None
     if superblock.features.incompatible:
@@ -271,6 +281,9 @@ def _decode(document: bytes, sequence: int) -> Superblock:
         or superblock.reserved_bytes != RESERVED_BYTES
         or uuid_size != 16  # noqa: PLR2004 - bytes of a UUID
         or not superblock.slots
+        or len({slot.id for slot in superblock.slots}) < len(superblock.slots)
+        or any(not _is_sound(slot) for slot in superblock.slots)
+        or any(not _is_hex(epoch.wrapped, _WRAPPED_BYTES) for epoch in superblock.epochs)
         or not ids
         or ids != sorted(set(ids))
         or not 0 < ids[0] <= ids[-1] < 1 << 24

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import msgspec.structs
 
-from heliosvfs.errors import FormatError, HeliosError, KeyUnavailableError, TamperedError
+from heliosvfs.errors import FormatError, HeliosError, KeyUnavailableError, TamperedError, UnsupportedVersionError, WrongKeyError
 from heliosvfs.keyring import InheritedKey, MasterKey, UnauthenticSuperblockError, unlock
 from heliosvfs.pages import FileKeys
 from heliosvfs.superblock import Superblock, UnverifiedCopy
@@ -51,6 +51,7 @@ class Access:
         self._master: MasterKey | None = None
         self._keys: FileKeys | None = None
         self._retired: list[FileKeys] = []
+        self._refusal: WrongKeyError | None = None
         self._new: NewDatabase | None = None
 
     @property
@@ -83,6 +84,8 @@ class Access:
         """
         if self._keys is not None:
             return self._keys
+        if self._refusal is not None:
+            raise type(self._refusal)(str(self._refusal))
         if self._copy is not None:
             msg = (
                 f"{self.path} is encrypted and no key was given: use heliosvfs.connect(path, key=...), a registered key "
@@ -131,6 +134,17 @@ class Access:
             self._unlock(copy, self.credential)
         return True
 
+    def require_known_features(self, *, writing: bool) -> None:
+        """Refuse to write to a file with features that only a later release knows how to keep.
+
+        Raises:
+            UnsupportedVersionError: There are such features.
+        """
+        if writing and self._copy is not None and self._copy.superblock.features.read_only_compatible:
+            names = ", ".join(self._copy.superblock.features.read_only_compatible)
+            msg = f"{self.path} uses features that this release can't write ({names}): open it read-only, or upgrade heliosvfs"
+            raise UnsupportedVersionError(msg)
+
     def present(self, credential: Credential) -> None:
         """Unlock the file with a secret, check the secret if it is unlocked, or keep it for a file still empty.
 
@@ -163,7 +177,16 @@ class Access:
         return TamperedError(msg, file=self.path)
 
     def _unlock(self, copy: UnverifiedCopy, credential: Credential) -> None:
-        self._master = self._derive(copy, credential)
+        try:
+            master = self._derive(copy, credential)
+        except WrongKeyError as error:
+            self._refusal = error
+            raise
+        self._refusal = None
+        if not all(other.is_authentic(master.hmac_key) for other in self._store.copies):
+            master.release()
+            raise self._altered()
+        self._master = master
         if self._new is not None:  # another process created the file first: its keys hold, not the ones prepared here
             self._new.discard()
             self._new = None
@@ -195,13 +218,13 @@ class Access:
         new.keys.wipe()
         self._rekey(copy)
 
-    def refresh(self) -> None:
-        """Read the superblock again if another process has changed it.
+    def refresh(self, *, begun: bool = False) -> None:
+        """Read the superblock again if another process has changed it; with ``begun``, or is in the middle of that.
 
         Raises:
             TamperedError: Its HMAC is wrong.
         """
-        if self._copy is not None and self._master is not None and self._store.has_changed(self.superblock.sequence):
+        if self._copy is not None and self._master is not None and self._store.has_changed(self.superblock.sequence, begun=begun):
             copy = self._verified()
             if copy.sealed != self._copy.sealed:
                 self._rekey(copy)
@@ -209,7 +232,7 @@ class Access:
     def _verified(self) -> UnverifiedCopy:
         copy = self._store.load()
         assert self._master is not None  # noqa: S101 - callers checked
-        if copy is None or not copy.is_authentic(self._master.hmac_key):
+        if copy is None or not all(other.is_authentic(self._master.hmac_key) for other in self._store.copies):
             raise self._altered()
         return copy
 
@@ -226,9 +249,14 @@ class Access:
         numbered = msgspec.structs.replace(changed, sequence=copy.superblock.sequence + 1)
         self._rekey(self._store.write(numbered, self.master.hmac_key))
 
+    @property
+    def is_stale(self) -> bool:
+        """Whether the copies were found different: an update was interrupted, and the next writer finishes it."""
+        return self._keys is not None and self._store.is_stale
+
     def heal(self) -> None:
         """Finish an interrupted update, under a RESERVED lock that the caller holds: afterwards both copies are equal."""
-        if self._keys is not None and self._store.is_stale:
+        if self.is_stale:
             self.update(lambda superblock: superblock)
 
     def close(self) -> None:

@@ -7,7 +7,7 @@ be read (no hot journal, an empty WAL) would make it destroy what recovery needs
 from __future__ import annotations
 
 import ctypes
-import weakref
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -35,11 +35,14 @@ __all__ = ["DatabaseFile", "files_of"]
 
 _HEADER_BYTES = 100  # SQLite file format 1.3
 _CHANGE_COUNTER = (16, 24)  # amount and offset of the read that begins a read transaction in rollback mode
+_ANY_NUMBER = 1 << 32  # of pages: more than there can be
 _FCNTL_PDB = 30  # SQLITE_FCNTL_PDB: the address of the sqlite3* that opened the file
 _FCNTL_LOCK_TIMEOUT = 34
 _FCNTL_CKPT_START = 39
 
-_open_files: weakref.WeakSet[DatabaseFile] = weakref.WeakSet()
+_open_files: set[DatabaseFile] = set()
+_open_files_lock = threading.Lock()
+_updates = threading.RLock()  # one superblock is changed at a time in this process
 
 
 def files_of(connection: apsw.Connection) -> list[DatabaseFile]:
@@ -48,7 +51,8 @@ def files_of(connection: apsw.Connection) -> list[DatabaseFile]:
 
 
 def _files_at(pointer: int) -> list[DatabaseFile]:
-    files = [file for file in list(_open_files) if file.connection_pointer == pointer]
+    with _open_files_lock:
+        files = [file for file in _open_files if file.connection_pointer == pointer]
     return sorted(files, key=lambda file: file.opened_as)
 
 
@@ -91,6 +95,7 @@ class DatabaseFile(apsw.VFSFile):
         self.wal: WalFile | None = None
         self._vfs = vfs
         self._lock_level = apsw.SQLITE_LOCK_NONE
+        self._readonly = False
         self._pages: PageIO | None = None
         self._write: PageWriter
         self._generation = 0
@@ -98,19 +103,22 @@ class DatabaseFile(apsw.VFSFile):
         self.opened_as = DatabaseFile._openings
         credential = take() or self._from_keyring(name)
         super().__init__(vfs.base, name, flags)
+        self._readonly = bool(flags[1] & apsw.SQLITE_OPEN_READONLY)
         self._base = BaseFile(super().xRead, super().xWrite, super().xFileSize, super().xSync)
         self.access = Access(self._base, self.path, credential, self._inherited)
         try:
             if not self.access.look() and credential is not None and not credential.create:
                 msg = f"{self.path} is empty: there is no database in it"
                 raise FormatError(msg)  # noqa: TRY301 - closed below like any other failure
+            self.access.require_known_features(writing=not self._readonly)
             self._bind()
         except BaseException:
             self.access.close()
             super().xClose()
             raise
         vfs.opened(self)
-        _open_files.add(self)
+        with _open_files_lock:
+            _open_files.add(self)
 
     def _from_keyring(self, name: apsw.URIFilename) -> Credential | None:
         registered = name.uri_parameter("heliosvfs_key")
@@ -207,7 +215,7 @@ class DatabaseFile(apsw.VFSFile):
             return self._first_header()
         pages = self.pages
         if (amount, offset) == _CHANGE_COUNTER:
-            return self._opened(1, lambda: pages.header()[24:40]) if pages.page_count() else b""
+            return self._opened(1, lambda: self.pages.header()[24:40]) if pages.page_count() else b""
         page_size = pages.layout.page_size
         number, start = divmod(offset, page_size)
         if start + amount > page_size:
@@ -220,16 +228,18 @@ class DatabaseFile(apsw.VFSFile):
 
     def _committed_pages(self) -> int:
         """Return the number of pages after the last commit: what the WAL says, else page 1 (SQLite file format 1.3.7)."""
+        if self.access.superblock.populated and not self.pages.page_count():
+            return _ANY_NUMBER
         committed = 0 if self.wal is None else self.wal.committed_pages()
         if not committed and self.pages.page_count():
-            header = self._opened(1, self.pages.header)
+            header = self._opened(1, lambda: self.pages.header())  # noqa: PLW0108 - a refresh may replace the pages
             committed = int.from_bytes(header[28:32], "big")
         return committed
 
     def _first_header(self) -> Buffer:
         """Answer the read that comes before recovery: a torn page 1 must not keep SQLite from its hot journal."""
         if self._pages is not None:
-            if not self._pages.page_count():
+            if not self._pages.layout.logical_size(self._base.size()):
                 return b""
             try:
                 return self._pages.header()
@@ -247,7 +257,8 @@ class DatabaseFile(apsw.VFSFile):
             try:
                 return attempt()
             except UnknownEpochError:
-                self.refresh()
+                self.access.refresh(begun=True)
+                self._bind()
                 return attempt()
         except (NotAuthenticError, UnknownEpochError) as error:
             pages = self.pages
@@ -342,6 +353,8 @@ class DatabaseFile(apsw.VFSFile):
         """
         if self.access.is_locked:
             self.access.require_keys()
+        if self._readonly and level >= apsw.SQLITE_LOCK_RESERVED:
+            raise apsw.BusyError  # SQLite tries when it closes a WAL, and takes no for an answer
         super().xLock(level)
         before, self._lock_level = self._lock_level, level
         self._vfs.locking(self)
@@ -362,12 +375,14 @@ class DatabaseFile(apsw.VFSFile):
 
     def xUnlock(self, level: int) -> None:  # noqa: N802 - SQLite's name
         """Give up a lock; the first committed page is noted in the superblock before EXCLUSIVE is given up."""
-        if self._lock_level >= apsw.SQLITE_LOCK_RESERVED:
-            self.write_period += 1
-            if self._lock_level == apsw.SQLITE_LOCK_EXCLUSIVE:
-                self._note_pages()
-        super().xUnlock(level)
-        self._lock_level = level
+        try:
+            if self._lock_level >= apsw.SQLITE_LOCK_RESERVED:
+                self.write_period += 1
+                if self._lock_level == apsw.SQLITE_LOCK_EXCLUSIVE:
+                    self._note_pages()
+        finally:
+            super().xUnlock(level)
+            self._lock_level = level
 
     def _note_pages(self) -> None:
         if self._pages is not None and not self.access.superblock.populated and self._pages.page_count():
@@ -379,30 +394,49 @@ class DatabaseFile(apsw.VFSFile):
         self._bind()
 
     @contextmanager
-    def _reserved(self) -> Iterator[None]:
-        """Hold RESERVED on the file itself: in WAL mode SQLite's writers hold a lock in the -shm file instead."""
+    def _alone(self, *, in_write_transaction: bool) -> Iterator[None]:
+        """Keep other changes of the superblock out.
+
+        In a write transaction nobody else can be in one: RESERVED on the file in rollback modes, the WAL's write lock in WAL mode.
+        Outside of one RESERVED is taken here; SQLite (unixLock) grants it in WAL mode only if no other process has the database
+        open, so that it excludes whoever could hold the WAL's write lock.
+
+        Raises:
+            apsw.BusyError: Somebody else has the lock.
+        """
         before = self._lock_level
-        if before < apsw.SQLITE_LOCK_SHARED:
-            super().xLock(apsw.SQLITE_LOCK_SHARED)
-        try:
-            if before < apsw.SQLITE_LOCK_RESERVED:
+        with _updates:
+            if before >= apsw.SQLITE_LOCK_RESERVED or (in_write_transaction and self.wal is not None):
+                yield
+                return
+            if before < apsw.SQLITE_LOCK_SHARED:
+                super().xLock(apsw.SQLITE_LOCK_SHARED)
+            try:
                 super().xLock(apsw.SQLITE_LOCK_RESERVED)
-            yield
-        finally:
-            if before < apsw.SQLITE_LOCK_RESERVED:
+                yield
+            finally:
                 super().xUnlock(before)
 
-    def update_superblock(self, change: Callable[[Superblock], Superblock]) -> None:
+    def begin_frames(self) -> None:
+        """Take over a new epoch, and finish an interrupted update, before the first frame of a transaction is sealed."""
+        self.refresh()
+        if self.access.is_stale:
+            with self._alone(in_write_transaction=True):
+                self.access.heal()
+            self._bind()
+
+    def update_superblock(self, change: Callable[[Superblock], Superblock], *, in_write_transaction: bool = True) -> None:
         """Change the superblock durably: when this returns, both copies hold the change.
 
-        Call it inside BEGIN IMMEDIATE of the file's connection: that resolves a hot journal first, which nobody may bypass.
+        Call it inside BEGIN IMMEDIATE of the file's connection: that resolves a hot journal first, which nobody may bypass, and keeps
+        other writers out. PRAGMA rekey, which can't begin a transaction, says so.
 
         Raises:
             UsageError: The change does not fit; nothing was written.
             TamperedError: The superblock was altered meanwhile.
-            apsw.BusyError: Another process is changing it.
+            apsw.BusyError: Somebody else is writing.
         """
-        with self._reserved():
+        with self._alone(in_write_transaction=in_write_transaction):
             self.access.update(change)
         self._bind()
 
@@ -444,7 +478,8 @@ class DatabaseFile(apsw.VFSFile):
 
     def xClose(self) -> None:  # noqa: N802 - SQLite's name
         """Close the file and give up its keys."""
-        _open_files.discard(self)
+        with _open_files_lock:
+            _open_files.discard(self)
         self._vfs.closed(self)
         self.access.close()
         self._pages = None

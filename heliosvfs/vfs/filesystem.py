@@ -6,7 +6,7 @@ import threading
 
 import apsw
 
-from heliosvfs.errors import KeyUnavailableError, RefusedWriteError
+from heliosvfs.errors import KeyUnavailableError, RefusedWriteError, UsageError
 from heliosvfs.keyring import Keyring
 from heliosvfs.vfs.database import DatabaseFile
 from heliosvfs.vfs.journal import JournalFile
@@ -16,6 +16,9 @@ from heliosvfs.vfs.wal import WalFile
 __all__ = ["HeliosVFS"]
 
 _SUFFIXES = {apsw.SQLITE_OPEN_MAIN_JOURNAL: "-journal", apsw.SQLITE_OPEN_WAL: "-wal"}
+
+
+_registered: set[str] = set()  # names of the VFSs of this class
 
 
 class _Active(threading.local):
@@ -37,12 +40,21 @@ class HeliosVFS(apsw.VFS):
         """Register the VFS."""
         # resolved now: left open, "" would be ourselves as soon as we are made the default, and recurse
         self.base = base or apsw.vfs_names()[0]
+        if self.base in _registered or self.base == name:
+            msg = f"{name} over {self.base}: pages would be sealed twice, or for ever; name the VFS underneath"
+            raise UsageError(msg)
         self.name = name
         self.keyring = keyring if keyring is not None else Keyring()
         self._open: dict[str, list[DatabaseFile]] = {}
         self._lock = threading.Lock()
         self._active = _Active()
         super().__init__(name, self.base)
+        _registered.add(name)
+
+    def unregister(self) -> None:
+        """Take the VFS out of SQLite's list; connections that are open stay open."""
+        _registered.discard(self.name)
+        super().unregister()
 
     def xOpen(self, name: str | apsw.URIFilename | None, flags: list[int]) -> apsw.VFSFile:  # noqa: N802 - SQLite's name
         """Open a file; see `apsw.VFS.xOpen`."""

@@ -15,9 +15,9 @@ import apsw
 
 from heliosvfs.errors import HeliosError
 from heliosvfs.layout import RESERVED_BYTES
-from heliosvfs.pages import Buffer, NotAuthenticError, UnknownEpochError
+from heliosvfs.pages import NotAuthenticError, UnknownEpochError
 from heliosvfs.vfs.database import DatabaseFile
-from heliosvfs.vfs.journal import JournalFile
+from heliosvfs.vfs.journal import JournalFile, record_checksum
 from heliosvfs.vfs.wal import FRAME_HEADER, WalFile
 from heliosvfs.vfs.wal_header import WAL_HEADER
 
@@ -96,11 +96,6 @@ def _scan_wal(wal: WalFile, page_size: int) -> WalScan:
     return scan
 
 
-def _journal_checksum(nonce: int, page: Buffer) -> int:
-    """Return the checksum of a journal record (pager_cksum)."""
-    return (nonce + sum(page[i] for i in range(len(page) - 200, 0, -200))) & 0xFFFFFFFF
-
-
 def _scan_journal(journal: JournalFile, page_size: int) -> JournalScan:
     scan = JournalScan()
     size, start = journal.xFileSize(), 0
@@ -120,7 +115,7 @@ def _scan_journal(journal: JournalFile, page_size: int) -> JournalScan:
         for _ in range(count):
             number = word(offset)
             page = bytes(journal.xRead(page_size, offset + 4))
-            if word(offset + 4 + page_size) != _journal_checksum(nonce, page):
+            if word(offset + 4 + page_size) != record_checksum(nonce, page):
                 scan.problem = f"the record at offset {offset} is torn or damaged: recovery stops there"
                 return scan
             scan.images.setdefault(number, offset + 4)

@@ -31,7 +31,7 @@ from heliosvfs.vfs.page_io import ZEROS
 if TYPE_CHECKING:
     from heliosvfs.vfs.database import DatabaseFile
 
-__all__ = ["JournalFile"]
+__all__ = ["JournalFile", "record_checksum"]
 
 _SQLITE_MAGIC = bytes.fromhex("d9d505f920a163d7")
 _OUR_MAGIC = b"\0HELIOSJ"
@@ -39,6 +39,9 @@ _FIELDS = 28  # magic(8) records(4) nonce(4) initial pages(4) sector size(4) pag
 _COUNT_END = 12  # magic and record count, which syncJournal writes together
 _NONCE = slice(12, 16)
 _MAC_END = 60  # the HMAC-SHA-256 takes bytes 28 to 59, in the header's first 512-byte sector
+_DURABLE = 60  # byte that says whether the counted records were durable before they were counted (synchronous=FULL)
+_OURS_END = 61
+_NO_COUNT = b"\xff" * 4  # record count of a journal that is written without syncs
 _WORD = 4
 _SMALLEST_PAGE = 512
 _LARGEST_PAGE = 65536
@@ -52,6 +55,11 @@ def _is_header(fields: bytes) -> bool:
         and (fields.startswith(_SQLITE_MAGIC) or not fields[:_COUNT_END].strip(b"\0"))
         and _SMALLEST_PAGE <= int.from_bytes(fields[24:28], "big") <= _LARGEST_PAGE
     )
+
+
+def record_checksum(nonce: int, page: Buffer) -> int:
+    """Return the checksum of a record (pager_cksum)."""
+    return (nonce + sum(page[i] for i in range(len(page) - 200, 0, -200))) & 0xFFFFFFFF
 
 
 class JournalFile(apsw.VFSFile):
@@ -68,6 +76,10 @@ class JournalFile(apsw.VFSFile):
         self._written_to = 0  # offset behind the last page that it wrote then: a persistent journal has stale records there
         self._record = (-1, 0)  # offset and page number of a record whose page comes next
         self._page = (-1, 0, b"")  # of the page sealed or opened last: offset behind it, number, tag (b"": it did not open)
+        self._unsynced = True  # whether something was written since the last sync
+        self._durable = False  # whether the records that the last header counts were durable before it did
+        self._verified = (-_FIELDS, b"")  # offset and fields of the header that was verified last
+        self._number = (-1, 0)  # offset and value of the word that was read last, which may be a page number
         super().__init__(base, name, flags)
         self._database.page_keys()
 
@@ -93,7 +105,7 @@ class JournalFile(apsw.VFSFile):
     def _mac(self, fields: bytes, offset: int) -> bytes:
         """Return the HMAC of a header; it binds the nonce of the first, so that a header of an earlier transaction is none."""
         first = self._headers.get(0, b"") if offset else fields[_NONCE]
-        bound = offset.to_bytes(8, "big") + first + _SQLITE_MAGIC + fields[8:_FIELDS]
+        bound = offset.to_bytes(8, "big") + first + _SQLITE_MAGIC + fields[8:_FIELDS] + fields[_DURABLE:_OURS_END]
         return hmac.digest(self._key(b"header"), bound, "sha256")
 
     def _nonce_at(self, offset: int) -> bytes:
@@ -117,14 +129,22 @@ class JournalFile(apsw.VFSFile):
         if data.startswith(_SQLITE_MAGIC):
             data = _OUR_MAGIC + data[8:_FIELDS] + self._mac(data, offset) + data[_MAC_END:]
         super().xWrite(data, offset)
+        self._unsynced = True
 
     def _write_count(self, data: bytes, offset: int) -> None:
         """Write magic and record count of a header, and its HMAC anew, in one write within a sector."""
         fields = data + super().xRead(_FIELDS, offset).ljust(_FIELDS, b"\0")[_COUNT_END:]
+        durable = bytes([not self._unsynced])
         if data.startswith(_SQLITE_MAGIC):
-            super().xWrite(_OUR_MAGIC + fields[8:] + self._mac(fields, offset), offset)
+            mac = self._mac(fields.ljust(_DURABLE, b"\0") + durable, offset)
+            super().xWrite(_OUR_MAGIC + fields[8:] + mac + durable, offset)
         else:
             super().xWrite(data, offset)
+
+    def xSync(self, flags: int) -> None:  # noqa: N802 - SQLite's name
+        """Make the journal durable, and note that all its records are."""
+        super().xSync(flags)
+        self._unsynced = False
 
     def _read_magic(self, offset: int) -> bytes:
         """Return SQLite's magic for a header of ours whose HMAC is right, and otherwise what is there.
@@ -133,7 +153,7 @@ class JournalFile(apsw.VFSFile):
             FormatError: It is a header that stock SQLite wrote.
             TamperedError: The header is ours and its HMAC is wrong.
         """
-        header = super().xRead(_MAC_END, offset).ljust(_MAC_END, b"\0")
+        header = super().xRead(_OURS_END, offset).ljust(_OURS_END, b"\0")
         magic = header[:8]
         if magic == _SQLITE_MAGIC and offset + 8 < self.xFileSize():
             # at the very end of the file the magic is that of a super-journal's name (readSuperJournal)
@@ -154,6 +174,8 @@ class JournalFile(apsw.VFSFile):
             if offset == 0:
                 self._headers.clear()
             self._note_header(offset, header[_NONCE])
+            self._durable = bool(header[_DURABLE]) and header[8:_COUNT_END] != _NO_COUNT
+        self._verified = (offset, header[:_FIELDS])
         return _SQLITE_MAGIC
 
     # -- reading -----------------------------------------------------------------------------------------------------
@@ -173,16 +195,29 @@ class JournalFile(apsw.VFSFile):
             return self._read_magic(offset)
         if self._headers and amount == self._page_size:
             return self._read_page(offset)
-        if amount == _WORD and offset == self._page[0]:
-            return self._read_checksum(offset)
+        if amount == _WORD:
+            return self._read_word(offset)
         if amount >= _SMALLEST_PAGE:
             msg = f"{self._path}: a read of {amount} bytes at offset {offset} is no part of a journal that can be opened"
             raise RefusedWriteError(msg)
         return super().xRead(amount, offset)
 
+    def _read_word(self, offset: int) -> Buffer:
+        """Return a field of the header that was verified, a checksum, or a page number, which is noted for the page to come."""
+        at = offset - self._verified[0]
+        if 8 <= at < _FIELDS:  # noqa: PLR2004 - behind the magic: what is on disk may have changed since
+            return self._verified[1][at : at + _WORD]
+        if offset == self._page[0]:
+            return self._read_checksum(offset)
+        word = super().xRead(_WORD, offset)
+        self._number = (offset, int.from_bytes(word.ljust(_WORD, b"\0"), "big"))
+        return word
+
     def _read_page(self, offset: int) -> Buffer:
         """Open the page of the record whose number lies before ``offset``; note its tag for the checksum that follows."""
-        number = int.from_bytes(super().xRead(_WORD, offset - _WORD).ljust(_WORD, b"\0"), "big")
+        if self._number[0] != offset - _WORD:
+            self._read_word(offset - _WORD)
+        number = self._number[1]  # the one that SQLite has seen
         sealed = super().xRead(self._page_size, offset).ljust(self._page_size, b"\0")
         self._page = (offset + self._page_size, number, b"")
         if number in (0, self._lock_page):
@@ -191,27 +226,38 @@ class JournalFile(apsw.VFSFile):
             plain = self._open(sealed, number)
         except (NotAuthenticError, UnknownEpochError):
             newer = self._database.page_keys().may_be_newer(sealed[-4:])
-            uncertain = offset < self._written_to if self._is_own() else newer
-            if uncertain:
-                msg = f"{self._path}: the record of page {number} at offset {offset} is damaged or was tampered with"
-                raise TamperedError(msg, file=self._path, page=number, offset=offset) from None
+            if newer or self._must_open(offset):
+                raise self._damaged(offset, number) from None
             return bytes(self._page_size)
         self._page = (offset + self._page_size, number, sealed[_TAG])
         return plain
+
+    def _must_open(self, offset: int) -> bool:
+        """Tell whether the record at ``offset`` is known to be whole: written by this process, or durable before it was counted."""
+        return offset < self._written_to if self._is_own() else self._durable
+
+    def _damaged(self, offset: int, number: int) -> TamperedError:
+        msg = f"{self._path}: the record of page {number} at offset {offset} is damaged or was tampered with"
+        return TamperedError(msg, file=self._path, page=number, offset=offset)
 
     def _open(self, sealed: bytes, number: int) -> Buffer:
         try:
             return self._opener.open(sealed, number.to_bytes(4, "big"))
         except UnknownEpochError:
-            self._database.refresh()
+            self._database.access.refresh(begun=True)
             self._bind(self._page_size)
             return self._opener.open(sealed, number.to_bytes(4, "big"))
 
     def _read_checksum(self, offset: int) -> bytes:
         """Unmask a record's checksum; of a record that did not open, return one that can't match its zeros (pager_cksum)."""
+        nonce = int.from_bytes(self._nonce_at(offset), "big")
         if not self._page[2]:
-            return (int.from_bytes(self._nonce_at(offset), "big") ^ 0xFFFFFFFF).to_bytes(4, "big")
-        return self._masked(super().xRead(_WORD, offset).ljust(_WORD, b"\0"), offset)
+            return (nonce ^ 0xFFFFFFFF).to_bytes(4, "big")
+        checksum = self._masked(super().xRead(_WORD, offset).ljust(_WORD, b"\0"), offset)
+        start = offset - self._page_size
+        if self._must_open(start) and int.from_bytes(checksum, "big") != record_checksum(nonce, self._opener.buffer):
+            raise self._damaged(start, self._page[1])
+        return checksum
 
     def _masked(self, checksum: bytes, offset: int) -> bytes:
         """Mask or unmask the checksum at ``offset``, behind the page that was sealed or opened last."""
@@ -253,7 +299,7 @@ class JournalFile(apsw.VFSFile):
             super().xWrite(data, offset)  # the end of a super-journal's name
         elif size == _FIELDS and not bytes(data).strip(b"\0"):
             # zeroJournalHdr: the HMAC goes with the fields, or a torn write could leave one without the other
-            super().xWrite(bytes(_MAC_END), offset)
+            super().xWrite(bytes(_OURS_END), offset)
         else:
             msg = f"{self._path}: a write of {size} bytes at offset {offset} is no part of a journal that can be sealed"
             raise RefusedWriteError(msg)
@@ -266,6 +312,7 @@ class JournalFile(apsw.VFSFile):
         super().xWrite(sealed, offset)
         self._page = (offset + self._page_size, number, bytes(sealed[_TAG]))
         self._written_to = offset + self._page_size
+        self._unsynced = True
 
     def xTruncate(self, newsize: int) -> None:  # noqa: N802 - SQLite's name
         """Cut the journal."""

@@ -32,11 +32,15 @@ def rekey(file: DatabaseFile, credential: Credential) -> None:
     file.access.require_keys()
     if file.lock_level == apsw.SQLITE_LOCK_NONE:
         pragmas.refuse_hot_journal(file.base_name, file.path)
-    change_secret(file, credential)
+    try:
+        change_secret(file, credential, in_write_transaction=False)
+    except apsw.BusyError:
+        msg = f"{file.path} is in use: PRAGMA rekey can't wait for a lock; heliosvfs.Connection.change_key does"
+        raise UsageError(msg) from None
 
 
-def change_secret(file: DatabaseFile, credential: Credential) -> None:
-    """Replace the slot that the file was opened with; a secret that was seen to open it already is left as it is.
+def change_secret(file: DatabaseFile, credential: Credential, *, in_write_transaction: bool = True) -> None:
+    """Replace the slot that the file was opened with; where the new secret has a slot already, the old one is just revoked.
 
     Raises:
         UsageError: The slot is gone.
@@ -46,12 +50,16 @@ def change_secret(file: DatabaseFile, credential: Credential) -> None:
     file.refresh()
     superblock = file.access.superblock
     assert secret is not None  # noqa: S101 - callers have one
-    if master.slot_of(secret, superblock.slots) is not None:
-        return
     old = master.slot_of(None if presented is None else presented.secret, superblock.slots)
     if old is None:
         msg = f"{file.path}: the key slot that this connection was opened with has been revoked"
         raise UsageError(msg)
+    existing = master.slot_of(secret, superblock.slots)
+    if existing is not None:
+        if existing != old:
+            file.update_superblock(lambda current: slots.revoke(current, old.label), in_write_transaction=in_write_transaction)
+            file.access.credential = credential
+        return
     new = slots.make(
         superblock,
         master.key,
@@ -62,6 +70,6 @@ def change_secret(file: DatabaseFile, credential: Credential) -> None:
         random=os.urandom,
         replacing=True,
     )
-    file.update_superblock(lambda current: slots.replace(current, old, new.slot))
+    file.update_superblock(lambda current: slots.replace(current, old, new.slot), in_write_transaction=in_write_transaction)
     master.remember(secret, new.slot, new.kek)
     file.access.credential = credential

@@ -60,6 +60,12 @@ class SuperblockStore:
         self._base = base
         self._path = path
         self._stale = False
+        self._copies: list[UnverifiedCopy] = []
+
+    @property
+    def copies(self) -> list[UnverifiedCopy]:
+        """The whole copies that the last `load` found: each must be authentic, not just the newest."""
+        return self._copies
 
     @property
     def is_stale(self) -> bool:
@@ -78,7 +84,8 @@ class SuperblockStore:
         if size == 0:
             return None
         area = self._base.read(_AREA, 0).ljust(_AREA, b"\0")
-        copies, problems = [], []
+        copies: list[UnverifiedCopy] = []
+        problems: list[FormatError] = []
         for index, offset in enumerate(COPY_OFFSETS):
             try:
                 copies.append(parse_copy(area[offset : offset + COPY_SIZE], index))
@@ -87,8 +94,12 @@ class SuperblockStore:
                 raise UnsupportedVersionError(msg) from None
             except FormatError as error:
                 problems.append(error)
+        if any(not isinstance(problem, DamagedCopyError) for problem in problems):
+            msg = f"{self._path}: a copy of the superblock is whole and was altered: {problems[0]}"
+            raise TamperedError(msg, file=self._path)
         if copies:
             newest = max(copies, key=lambda copy: copy.superblock.sequence)
+            self._copies = copies
             self._stale = bool(problems) or copies[0].superblock != copies[1].superblock
             return newest
         self._refuse(area, size, problems)
@@ -117,12 +128,17 @@ class SuperblockStore:
         msg = f"{self._path} is not a heliosvfs database"
         raise FormatError(msg)
 
-    def has_changed(self, sequence: int) -> bool:
+    def has_changed(self, sequence: int, *, begun: bool = False) -> bool:
         """Tell whether an update has been completed since the one with number ``sequence``: a read of 8 bytes.
 
-        Copy A is enough: an update counts, and a new epoch is used, only once both copies hold it.
+        Copy A is enough for that: a new epoch is used only once both copies hold it. With ``begun`` an update that has reached
+        either copy counts.
         """
-        return self._base.read(8, SEQUENCE_OFFSET).ljust(8, b"\0") != sequence.to_bytes(8, "big")
+        expected = sequence.to_bytes(8, "big")
+        return any(
+            self._base.read(8, offset + SEQUENCE_OFFSET).ljust(8, b"\0") != expected
+            for offset in (COPY_OFFSETS if begun else COPY_OFFSETS[:1])
+        )
 
     def write(self, superblock: Superblock, hmac_key: bytes) -> UnverifiedCopy:
         """Write both copies, the older one first, each made durable before the next step.

@@ -235,7 +235,7 @@ class WalFile(apsw.VFSFile):
                     if self._salts == salts:
                         break
                 except UnknownEpochError:
-                    self._database.refresh()
+                    self._database.access.refresh(begun=True)
                     if self._generation == self._database.access.generation:
                         break
                     self._bind()
@@ -305,7 +305,7 @@ class WalFile(apsw.VFSFile):
 
         The superblock is looked at first, because no frame may be sealed under an epoch that was dropped.
         """
-        self._database.refresh()
+        self._database.begin_frames()
         self._bind()
         self._headers = {at: kept for at, kept in self._headers.items() if at < frame}
         salts = self._salts_of(header)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import pty
@@ -258,6 +259,7 @@ def test_each_mistake_has_its_own_message_and_exit_status(
     names["cut"].write_bytes(data[:32768])
     for copy in (0, 16384):
         data[copy + 17] = 2
+        data[copy + 16352 : copy + 16384] = hashlib.sha256(data[copy : copy + 16352]).digest()
     names["future"].write_bytes(data)
     before = encrypted.read_bytes()
     done = run(*(argument.format(db=encrypted, plain=plain, key=key_file, **names) for argument in arguments))

@@ -177,9 +177,9 @@ class Database:
         header_key = expand(self.master, b"heliosvfs 1 journal header" + self.uuid)
         mask_key = expand(self.master, b"heliosvfs 1 journal mask" + self.uuid)
         while data[start : start + 8] == b"\0HELIOSJ":
-            header = data[start : start + 60]
-            bound = struct.pack(">Q", start) + data[12:16] + bytes.fromhex("d9d505f920a163d7") + header[8:28]
-            if hmac.digest(header_key, bound, "sha256") != header[28:]:
+            header = data[start : start + 61]
+            bound = struct.pack(">Q", start) + data[12:16] + bytes.fromhex("d9d505f920a163d7") + header[8:28] + header[60:]
+            if hmac.digest(header_key, bound, "sha256") != header[28:60]:
                 must(start, "journal HMAC")
                 break
             count, nonce, at_start, sector, page_size = struct.unpack(">IIIII", header[8:28])

@@ -140,3 +140,11 @@ def test_vacuum_into_seals_the_copy_under_the_connections_key(tmp_path: Path) ->
             assert copy.execute("SELECT x FROM t").get == "copied"
     with pytest.raises(heliosvfs.WrongKeyError):
         heliosvfs.connect(tmp_path / "other", key="the passphrase")
+
+
+def test_page_size_of_an_existing_database_is_refused_with_the_way_out(tmp_path: Path) -> None:
+    with closing(heliosvfs.connect(tmp_path / "db", key=KEY)) as connection:
+        connection.execute("CREATE TABLE t(x)")
+        connection.pragma("page_size", 4096)
+        with pytest.raises(heliosvfs.UsageError, match="encrypt --page-size"):
+            connection.pragma("page_size", 8192)
