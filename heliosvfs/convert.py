@@ -1,8 +1,8 @@
 """Convert a plain SQLite database into an encrypted one, and back.
 
-The copy is made by VACUUM INTO, which keeps rowids, and is proven before it gets its name: schema, settings, and each table's rows by
-count and SHA-256 over every value with its rowid, and for an encrypted copy every page. The source is opened for reading only and is
-left byte for byte as it was.
+The copy is made by VACUUM INTO, which keeps rowids, and is proven before it gets its name: schema, settings, and each table's
+rows by count and SHA-256 over every value with its rowid, and for an encrypted copy every page. The source is opened for reading
+only and is left byte for byte as it was.
 """
 
 from __future__ import annotations
@@ -278,7 +278,7 @@ _STORED_TABLES = "SELECT name FROM main.sqlite_schema WHERE type = 'table' AND r
 def _hash(connection: apsw.Connection, table: str) -> tuple[int, str]:
     """Return the number of rows of a table and a SHA-256 over rowid and values, in the order in which they are stored."""
     name = _quoted(table)
-    columns = list(connection.execute(f"SELECT name, pk FROM pragma_table_xinfo({_literal(table)}, 'main') ORDER BY cid"))
+    columns = list(connection.execute("SELECT name, pk FROM pragma_table_xinfo(?, 'main') ORDER BY cid", (table,)))
     names = {str(column).lower() for column, _ in columns}
     keys = [str(column) for column, rank in sorted(columns, key=lambda column: column[1]) if rank]
     rowid = next((alias for alias in ("rowid", "_rowid_", "oid") if alias not in names), None)
@@ -309,7 +309,3 @@ def _has_rowid(connection: apsw.Connection, table: str) -> bool:
 
 def _quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
-
-
-def _literal(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"

@@ -90,7 +90,7 @@ class TamperedError(HeliosError, apsw.IOError):
     result = apsw.SQLITE_IOERR
     extendedresult = apsw.SQLITE_IOERR_DATA
 
-    def __init__(self, message: str, *, file: str, page: int = 0, offset: int = 0) -> None:
+    def __init__(self, message: str, *, file: str = "", page: int = 0, offset: int = 0) -> None:
         """Keep where the damage is beside the message."""
         super().__init__(message)
         self.file = file

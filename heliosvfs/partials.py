@@ -1,7 +1,7 @@
 """Files that get their name only once they are whole.
 
-A new database is written beside its place as ``NAME.partial``, made durable, and then linked to its name, never over another file.
-What a killed program left behind is replaced by the next run.
+A new database is written beside its place as ``NAME.partial``, made durable, and then linked to its name, never over another
+file. What a killed program left behind is replaced by the next run.
 """
 
 from __future__ import annotations
@@ -29,9 +29,10 @@ def named_when_done(dest: str) -> Iterator[str]:
         UsageError: ``dest`` exists, its folder does not or may not be written, or the disk is full.
     """
     folder = os.path.dirname(os.path.abspath(dest))
-    if os.path.exists(dest):
-        msg = f"{dest} exists already: nothing is overwritten; move it away or choose another name"
-        raise UsageError(msg)
+    for suffix in ("", "-wal", "-journal"):  # a WAL or journal left from another database would be taken for this one's
+        if os.path.exists(dest + suffix):
+            msg = f"{dest}{suffix} exists already: nothing is overwritten; move it away or choose another name"
+            raise UsageError(msg)
     if not os.path.isdir(folder):
         msg = f"the folder of {dest} does not exist"
         raise UsageError(msg)

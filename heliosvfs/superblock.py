@@ -234,7 +234,7 @@ def parse_copy(sealed: bytes, index: int) -> UnverifiedCopy:
         UnsupportedVersionError: The copy is of a later format version or needs a feature that is not known here.
         FormatError: The SHA-256 is right and the content still makes no sense.
     """
-    if len(sealed) != COPY_SIZE or not sealed.startswith(MAGIC) or sealed[16:18] == b"\0\0":
+    if len(sealed) != COPY_SIZE or not sealed.startswith(MAGIC):
         msg = "no superblock here"
         raise DamagedCopyError(msg)
     _, version, copy, copy_size, offset_b, start, sequence, length = _PREFIX.unpack_from(sealed)
@@ -280,7 +280,7 @@ def _decode(document: bytes, sequence: int) -> Superblock:
         not is_page_size(superblock.page_size)
         or superblock.reserved_bytes != RESERVED_BYTES
         or uuid_size != 16  # noqa: PLR2004 - bytes of a UUID
-        or not superblock.slots
+        or not 0 < len(superblock.slots) <= MAX_SLOTS
         or len({slot.id for slot in superblock.slots}) < len(superblock.slots)
         or any(not _is_sound(slot) for slot in superblock.slots)
         or any(not _is_hex(epoch.wrapped, _WRAPPED_BYTES) for epoch in superblock.epochs)

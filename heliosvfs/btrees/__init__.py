@@ -9,7 +9,7 @@ ends, no page is used for two rows, and nothing but `MalformedError` is raised.
 from __future__ import annotations
 
 from heliosvfs.btrees.bookkeeping import Freelist, MapEntry, PointerMap, claims_without_rows, freelist, read_freelist
-from heliosvfs.btrees.nodes import Cell, Header, Node, PageSource, Pages, lock_page, read_header, read_node
+from heliosvfs.btrees.nodes import MAGIC, Cell, Header, Node, Pages, PageSource, lock_page, read_header, read_node
 from heliosvfs.btrees.orphans import Family, Orphans, find_orphans, tree_by_elimination
 from heliosvfs.btrees.ownership import Owner, owners
 from heliosvfs.btrees.records import MalformedError, UndecodableText, Value, decode_record, read_varint
@@ -17,6 +17,7 @@ from heliosvfs.btrees.schemas import SCHEMA_NAME, Schema, SchemaEntry, salvage_s
 from heliosvfs.btrees.trees import Claims, DamagedRow, Place, Row, Tree, rows_of
 
 __all__ = [
+    "MAGIC",
     "SCHEMA_NAME",
     "Cell",
     "Claims",

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from heliosvfs.btrees.nodes import PageSource, Pages, lock_page, read_header
+from heliosvfs.btrees.nodes import Pages, PageSource, lock_page, read_header
 
 __all__ = ["Freelist", "MapEntry", "PointerMap", "claims_without_rows", "freelist", "read_freelist"]
 

@@ -162,23 +162,25 @@ class Node:
 
     def cells(self) -> Iterator[Cell | MalformedError]:
         """Yield its cells in key order, and an error in the place of each that is malformed."""
+        header = (HEADER_BYTES if self.number == 1 else 0) + (8 if self.is_leaf else 12)
+        room = range(header + 2 * len(self.pointers), len(self.data) - _SMALLEST_CELL + 1)
         for pointer in self.pointers:
             try:
-                yield self._cell(pointer)
+                yield self._cell(pointer, room)
             except MalformedError as error:
                 yield error
 
-    def _cell(self, pointer: int) -> Cell:
-        if not self._first_cell() <= pointer <= len(self.data) - _SMALLEST_CELL:
+    def _cell(self, pointer: int, room: range) -> Cell:
+        if pointer not in room:
             msg = f"page {self.number} has a cell at offset {pointer}"
             raise MalformedError(msg)
         child, size, key = 0, 0, None
-        if not self.is_leaf:
+        if self.kind in _INTERIOR_KINDS:
             child = int.from_bytes(self.data[pointer : pointer + 4], "big")
             pointer += 4
         if self.kind != INTERIOR_TABLE:
             size, pointer = read_varint(self.data, pointer)
-        if self.is_table:
+        if self.kind in TABLE_KINDS:
             unsigned, pointer = read_varint(self.data, pointer)
             key = unsigned - (1 << 64) if unsigned >> 63 else unsigned
         if size > _MAX_PAYLOAD:
@@ -191,9 +193,6 @@ class Node:
             raise MalformedError(msg)
         local = self.data[pointer : pointer + here]
         return Cell(child, key, size, local, int.from_bytes(self.data[pointer + here : end], "big"))
-
-    def _first_cell(self) -> int:
-        return (HEADER_BYTES if self.number == 1 else 0) + (8 if self.is_leaf else 12) + 2 * len(self.pointers)
 
     def _local_size(self, size: int) -> int:
         """Return how many of a payload's bytes lie in the cell itself (SQLite file format 1.6, "U", "X", "M", "K")."""

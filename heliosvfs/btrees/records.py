@@ -8,7 +8,16 @@ from typing import TypeAlias
 
 from heliosvfs.errors import HeliosError
 
-__all__ = ["ENCODINGS", "MalformedError", "UndecodableText", "Value", "decode_record", "field_count", "guess_encoding", "read_varint"]
+__all__ = [
+    "ENCODINGS",
+    "MalformedError",
+    "UndecodableText",
+    "Value",
+    "decode_record",
+    "field_count",
+    "guess_encoding",
+    "read_varint",
+]
 
 ENCODINGS = {1: "utf-8", 2: "utf-16-le", 3: "utf-16-be"}  # by the number at offset 56 of the database header
 
@@ -39,6 +48,8 @@ def read_varint(data: bytes, offset: int) -> tuple[int, int]:
     Raises:
         MalformedError: The bytes end within it.
     """
+    if offset < len(data) and data[offset] < 0x80:  # noqa: PLR2004 - the bit that says "more follows"; most have one byte
+        return data[offset], offset + 1
     value = 0
     for position, byte in enumerate(data[offset : offset + _VARINT_BYTES], 1):
         if position == _VARINT_BYTES:

@@ -16,7 +16,8 @@ __all__ = ["app", "run"]
 
 app = typer.Typer(
     name="heliosvfs",
-    help="Look after encrypted SQLite databases. Keys come from a prompt, a file, the environment or a command, never from an argument.",
+    help="Look after encrypted SQLite databases. Keys come from a prompt, a file, the environment or a command, "
+    "never from an argument.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

@@ -210,11 +210,13 @@ def salvage(  # noqa: PLR0913 - the options of the command
         print_json({"complete": report.complete, **asdict(report)})
     else:
         print_table("Rows saved", ["table", "rows"], [[name, rows] for name, rows in report.tables.items()])
-        for note in report.notes:
-            typer.echo(note)
+        for line in (*report.problems, *report.notes):
+            typer.echo(line)
+        for name, rows in report.missing.items():
+            typer.echo(f"{name}: {'an unknown number of' if rows is None else rows} rows are missing")
         typer.echo(
-            f"{dest}: {sum(report.tables.values())} rows saved, {report.lost_and_found} of them without their table, "
-            f"{len(report.damaged_pages)} pages lost"
+            f"{dest}: {sum(report.tables.values())} rows saved, {report.lost_and_found} more without their table, "
+            f"{len(report.damaged_pages)} of {report.pages} pages could not be read"
         )
     if not report.complete:
         raise typer.Exit(_FOUND_SOMETHING)

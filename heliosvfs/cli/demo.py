@@ -115,9 +115,8 @@ def _make(path: Path, passphrase: str, source: Path | None) -> Connection:
             )
         typer.echo(f"   {len(_PATIENTS)} patients and {_ENCOUNTERS} encounters, in {time.monotonic() - began:.1f} seconds.")
     info = connection.get_storage_info()
-    typer.echo(
-        f"   Each page of {info['page_size']} bytes is sealed with {info['encryption_algorithm']}; the passphrase went through Argon2id."
-    )
+    size, cipher = info["page_size"], info["encryption_algorithm"]
+    typer.echo(f"   Each page of {size} bytes is sealed with {cipher}; the passphrase went through Argon2id.")
     return connection
 
 

@@ -19,7 +19,7 @@ __all__ = ["shell"]
 class _Shell(apsw.shell.Shell):
     """APSW's shell, which can't leave the encrypted database for a plain one by mistake."""
 
-    def command_open(self, cmd: list[str]) -> None:
+    def command_open(self, cmd: list[str]) -> None:  # noqa: ARG002 - APSW's signature
         """.open is refused: the database it would open has another key, or none."""
         msg = "heliosvfs shell stays with its database: start another shell for another file"
         raise self.Error(msg)
@@ -41,11 +41,11 @@ def shell(  # noqa: PLR0913 - the options of the command
         session = _Shell(db=connection, stdin=sys.stdin, stdout=sys.stdout, stderr=sys.stderr)
         try:
             if not sql:
-                session.cmdloop()
+                session.cmdloop()  # type: ignore[no-untyped-call] # APSW's shell has no annotations
                 return
             for statement in sql:
                 if statement.startswith("."):
-                    session.process_command(statement)
+                    session.process_command(statement)  # type: ignore[no-untyped-call] # the same
                 else:
                     session.process_sql(statement if apsw.complete(statement) else f"{statement};")
         except session.Error as error:

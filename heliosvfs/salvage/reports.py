@@ -24,6 +24,9 @@ class DamagedPage:
 class SalvageReport:
     """What a salvage found and what it could not save.
 
+    A second table, lost_and_found_entries, gets what is found on pages of an index or of a table WITHOUT ROWID, which can't be
+    told apart without their schema; ``problems`` mentions it then.
+
     Attributes:
         pages: Pages of the damaged database.
         damaged_pages: Those that could not be read.

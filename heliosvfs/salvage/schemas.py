@@ -11,7 +11,7 @@ import apsw
 from heliosvfs.btrees import SchemaEntry
 from heliosvfs.salvage.tables import quoted
 
-__all__ = ["create", "create_virtual_table", "permissive"]
+__all__ = ["create", "create_virtual_table", "make_sequence_table", "make_statistics_tables", "permissive"]
 
 _STATEMENT = re.compile(r"CREATE (TABLE|VIRTUAL TABLE|INDEX|UNIQUE INDEX|VIEW|TRIGGER) ")  # SQLite stores them so
 
@@ -51,10 +51,11 @@ def create(connection: apsw.Connection, entry: SchemaEntry) -> str:
 
     cursor.exec_trace = only_one
     try:
-        cursor.execute(entry.sql)
+        with connection:
+            cursor.execute(entry.sql)
     except apsw.ExecTraceAbort:
         return "its SQL is more than one statement"
-    except apsw.Error as error:
+    except (apsw.Error, ValueError) as error:  # ValueError: it has a NUL character
         return str(error)
     return ""
 
@@ -62,19 +63,41 @@ def create(connection: apsw.Connection, entry: SchemaEntry) -> str:
 def create_virtual_table(connection: apsw.Connection, entry: SchemaEntry) -> str:
     """Put a virtual table into the schema whose shadow tables are there; return why it could not be done, "" if it could.
 
-    CREATE VIRTUAL TABLE would make its module create the shadow tables; this works without the module, too.
+    CREATE VIRTUAL TABLE would make its module create the shadow tables; this works without the module, too. A table that its
+    module does not accept is left out: while it is there, SQLite can neither drop it nor check the database.
     """
-    connection.execute("PRAGMA writable_schema = ON")
+    if not entry.sql.startswith("CREATE VIRTUAL TABLE "):
+        return "its SQL is no CREATE statement"
     try:
-        connection.execute(
-            "INSERT INTO main.sqlite_schema(type, name, tbl_name, rootpage, sql) VALUES('table', ?, ?, 0, ?)",
-            (entry.name, entry.name, entry.sql),
-        )
-    except apsw.Error as error:
+        with connection:
+            connection.execute("PRAGMA writable_schema = ON")
+            if connection.execute("SELECT count(*) FROM main.sqlite_schema WHERE name = ?", (entry.name,)).get:
+                return "there is already an object of that name"
+            connection.execute(
+                "INSERT INTO main.sqlite_schema(type, name, tbl_name, rootpage, sql) VALUES('table', ?, ?, 0, ?)",
+                (entry.name, entry.name, entry.sql),
+            )
+            _load_schema(connection)
+            try:
+                connection.execute(f"EXPLAIN SELECT 1 FROM main.{quoted(entry.name)}")  # noqa: S608 - quoted
+            except apsw.SQLError as error:
+                if not str(error).startswith("no such module"):
+                    raise
+    except (apsw.Error, ValueError) as error:
         return str(error)
     finally:
-        connection.execute("PRAGMA writable_schema = RESET")
+        _load_schema(connection)
     return ""
+
+
+def _load_schema(connection: apsw.Connection) -> None:
+    """Have the schema parsed again.
+
+    Raises:
+        apsw.Error: It makes no sense.
+    """
+    connection.execute("PRAGMA writable_schema = RESET")
+    connection.execute("SELECT 1 FROM main.sqlite_schema").close()
 
 
 def make_sequence_table(connection: apsw.Connection, name: str) -> None:
@@ -85,4 +108,18 @@ def make_sequence_table(connection: apsw.Connection, name: str) -> None:
         name: A name that no object has.
     """
     connection.execute(f"CREATE TABLE main.{quoted(name)}(id INTEGER PRIMARY KEY AUTOINCREMENT)")
-    connection.execute(f"DROP TABLE main.{quoted(name)}")
+    connection.execute(f"DROP TABLE main.{name}")
+
+
+def make_statistics_tables(connection: apsw.Connection, names: set[str]) -> None:
+    """See that the tables of ANALYZE exist, as far as this SQLite knows them.
+
+    Args:
+        connection: The database.
+        names: Those that are wanted.
+    """
+    connection.execute("ANALYZE main.sqlite_schema")
+    there = connection.execute("SELECT name FROM main.sqlite_schema WHERE name LIKE 'sqlite\\_stat_' ESCAPE '\\'").fetchall()
+    for (name,) in there:
+        if name not in names:
+            connection.execute(f"DROP TABLE main.{name}")

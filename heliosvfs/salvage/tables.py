@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import count
 
 import apsw
@@ -43,6 +43,7 @@ class Table:
     stored: tuple[str | None, ...]
     alias: int
     rowid: str
+    _statements: dict[tuple[int, tuple[int, ...]], str] = field(default_factory=dict, compare=False, repr=False)
 
     @classmethod
     def of(cls, connection: apsw.Connection, name: str) -> Table:
@@ -55,9 +56,7 @@ class Table:
         key = connection.execute("SELECT name FROM pragma_index_list(?) WHERE origin = 'pk'", (name,)).fetchall()
         if without_rowid:  # the table is its primary key's index
             cids = connection.execute("SELECT cid FROM pragma_index_xinfo(?) ORDER BY seqno", key[0]).fetchall()
-            # a column can be in a primary key twice, under two collations; its value comes from the first
-            order = [None if (cid,) in cids[:i] else names[cid] for i, (cid,) in enumerate(cids)]
-            return cls(name, without_rowid, tuple(order), -1, "")
+            return cls(name, without_rowid, tuple(names[cid] for (cid,) in cids), -1, "")
         stored = [(column, pk) for _, column, _, pk, hidden in columns if hidden != _VIRTUAL]
         # a primary key that has no index of its own is the rowid
         alias = next((i for i, (_, pk) in enumerate(stored) if pk and not key), -1)
@@ -74,24 +73,33 @@ class Table:
         Raises:
             RowRefusedError: The row does not fit the table, or violates a constraint.
         """
-        if len(row.values) > len(self.stored) or (row.rowid is None) != self.without_rowid:
+        fits = self.alias < len(row.values) <= len(self.stored)
+        if not fits or (row.rowid is None) != self.without_rowid:
             msg = f"{self.name}: a row does not fit the table"
             raise RowRefusedError(msg)
-        names: list[str] = [self.rowid] if self.rowid else []
         values: list[Value] = [row.rowid] if self.rowid else []
         for position, value in enumerate(row.values):
-            name = self.stored[position]
-            if name is not None:
-                names.append(name)
+            if self.stored[position] is not None:
                 values.append(row.rowid if position == self.alias else value)
-        places = ", ".join("CAST(? AS TEXT)" if isinstance(value, UndecodableText) else "?" for value in values)
-        columns = ", ".join(map(quoted, names))
-        into = f"INSERT INTO main.{quoted(self.name)}"
         try:
-            connection.execute(f"{into}({columns}) VALUES({places})" if names else f"{into} DEFAULT VALUES", _plain(values))
+            connection.execute(self._statement(len(row.values), values), _plain(values))
         except (apsw.ConstraintError, apsw.MismatchError) as error:
             msg = f"{self.name}: {error}"
             raise RowRefusedError(msg) from error
+
+    def _statement(self, fields: int, values: Sequence[Value]) -> str:
+        """Return the statement that inserts a record of ``fields`` fields, of which ``values`` are to be bound."""
+        as_text = tuple(i for i, value in enumerate(values) if isinstance(value, UndecodableText))
+        statement = self._statements.get((fields, as_text))
+        if statement is None:
+            names = [self.rowid] * bool(self.rowid) + [name for name in self.stored[:fields] if name is not None]
+            columns = ", ".join(map(quoted, names))
+            places = ", ".join("CAST(? AS TEXT)" if i in as_text else "?" for i in range(len(names)))
+            into = f"INSERT INTO main.{quoted(self.name)}"
+            statement = f"{into}({columns}) VALUES({places})" if names else f"{into} DEFAULT VALUES"
+            if not as_text:  # of these there may be many
+                self._statements[fields, as_text] = statement
+        return statement
 
 
 def _plain(values: Sequence[Value]) -> list[Value]:
@@ -107,15 +115,17 @@ class LostAndFound:
         refused: Rows that it had no place for, because they have more fields than SQLite allows columns.
     """
 
-    def __init__(self, connection: apsw.Connection, taken: set[str]) -> None:
+    def __init__(self, connection: apsw.Connection, name: str, taken: set[str]) -> None:
         """Make nothing yet.
 
         Args:
             connection: The new database.
+            name: The name that it will have, with a number if that is taken.
             taken: Names, in lower case, that the schema needs.
         """
         self._connection = connection
-        self._taken = taken
+        candidates = (f"{name}_{i}" if i else name for i in count())
+        self._free_name = next(candidate for candidate in candidates if candidate not in taken)
         self._width = 0
         self.name = ""
         self.rows = 0
@@ -142,8 +152,7 @@ class LostAndFound:
 
     def _widen(self, width: int) -> None:
         if not self.name:
-            candidates = ("lost_and_found" + (f"_{i}" if i else "") for i in count())
-            self.name = next(name for name in candidates if name not in self._taken)
+            self.name = self._free_name
             columns = ", ".join(["rootpgno", "pgno", "nfield", "id", *(f"c{i}" for i in range(width))])
             self._connection.execute(f"CREATE TABLE main.{quoted(self.name)}({columns})")
             self._width = width

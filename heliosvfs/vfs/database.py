@@ -397,7 +397,7 @@ class DatabaseFile(apsw.VFSFile):
     def _alone(self, *, in_write_transaction: bool) -> Iterator[None]:
         """Keep other changes of the superblock out.
 
-        In a write transaction nobody else can be in one: RESERVED on the file in rollback modes, the WAL's write lock in WAL mode.
+        In a write transaction nobody else can be in one: RESERVED on the file in rollback modes, the write lock in WAL mode.
         Outside of one RESERVED is taken here; SQLite (unixLock) grants it in WAL mode only if no other process has the database
         open, so that it excludes whoever could hold the WAL's write lock.
 
@@ -428,8 +428,8 @@ class DatabaseFile(apsw.VFSFile):
     def update_superblock(self, change: Callable[[Superblock], Superblock], *, in_write_transaction: bool = True) -> None:
         """Change the superblock durably: when this returns, both copies hold the change.
 
-        Call it inside BEGIN IMMEDIATE of the file's connection: that resolves a hot journal first, which nobody may bypass, and keeps
-        other writers out. PRAGMA rekey, which can't begin a transaction, says so.
+        Call it inside BEGIN IMMEDIATE of the file's connection: that resolves a hot journal first, which nobody may bypass, and
+        keeps other writers out. PRAGMA rekey, which can't begin a transaction, says so.
 
         Raises:
             UsageError: The change does not fit; nothing was written.

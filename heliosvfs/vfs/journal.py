@@ -233,7 +233,7 @@ class JournalFile(apsw.VFSFile):
         return plain
 
     def _must_open(self, offset: int) -> bool:
-        """Tell whether the record at ``offset`` is known to be whole: written by this process, or durable before it was counted."""
+        """Tell whether the record at ``offset`` is known to be whole: written here, or durable before it was counted."""
         return offset < self._written_to if self._is_own() else self._durable
 
     def _damaged(self, offset: int, number: int) -> TamperedError:

@@ -77,7 +77,7 @@ class PageIO:
             UnknownEpochError: It names an epoch that the superblock does not list.
         """
         trailer = self._base.read(RESERVED_BYTES, self.layout.offset(1) + self.layout.page_size - RESERVED_BYTES)
-        if trailer != self._header[0]:
+        if trailer != self._header[0] or len(trailer) < RESERVED_BYTES:
             page = bytes(self.open_page(1)[:100])
             self._header = (trailer, page)
         return self._header[1]

@@ -272,7 +272,11 @@ def test_each_mistake_has_its_own_message_and_exit_status(
 
 
 def test_without_its_dependencies_the_command_says_what_to_install() -> None:
-    script = "import sys; sys.modules['typer'] = None; import importlib.util as u; f = u.find_spec; u.find_spec = lambda n: None if n == 'typer' else f(n); import heliosvfs.cli; heliosvfs.cli.main()"
+    script = (
+        "import importlib.util as u; find = u.find_spec\n"
+        "u.find_spec = lambda name: None if name == 'typer' else find(name)\n"
+        "import heliosvfs.cli; heliosvfs.cli.main()"
+    )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "heliosvfs[cli]" in done.stderr

@@ -2,8 +2,8 @@
 
     python tests/compat/apsw_default_vfs.py -v
 
-The suite knows nothing of it: every database that it opens without naming a VFS is encrypted under one random key. It shuts SQLite
-down and starts it again, which makes the operating system's VFS the default; so ours is put back before each test.
+The suite knows nothing of it: every database that it opens without naming a VFS is encrypted under one random key. It shuts
+SQLite down and starts it again, which makes the operating system's VFS the default; so ours is put back before each test.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A second reader of format 1, written from docs/FORMAT.md alone.
 
-It shares no code with the product: it may import nothing of heliosvfs. It reads a database file, and with it a WAL or a hot journal, into
-plain pages, and writes them out as a plain SQLite database.
+It shares no code with the product: it may import nothing of heliosvfs. It reads a database file, and with it a WAL or
+a hot journal, into plain pages, and writes them out as a plain SQLite database.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF, HKDFExpand
 
-MAGIC = bytes.fromhex("68656c696f73766673" "0d0a1a0a" "000000")
+MAGIC = bytes.fromhex("68656c696f737666730d0a1a0a000000")
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """The bytes are not what format 1 says they must be."""
 
 
 def must(condition: object, what: str) -> None:
     """Refuse unless ``condition`` holds."""
     if not condition:
-        raise Refused(what)
+        raise RefusedError(what)
 
 
 def expand(key: bytes, info: bytes) -> bytes:
@@ -55,7 +55,7 @@ def load_superblock(data: bytes) -> tuple[dict, bytes]:
         copy = data[16384 * index : 16384 * (index + 1)]
         try:
             found.append((*parse_copy(copy, index), copy))
-        except Refused:
+        except RefusedError:
             continue
     must(found, "no copy is whole")
     _, document, copy = max(found, key=lambda item: item[0])
@@ -120,9 +120,9 @@ class Database:
             try:
                 wrapped = bytes.fromhex(slot["wrapped"])
                 return gcm_open(kek_of(slot["kdf"], secret), wrapped, slot_associated_data(self.uuid, slot))
-            except Exception:  # noqa: S112, BLE001, PERF203 - any failure: not this slot
+            except Exception:  # noqa: S112, BLE001 - any failure: not this slot
                 continue
-        raise Refused("no slot opens")
+        raise RefusedError("no slot opens")
 
     def open_unit(self, kind: int, sealed: bytes, suffix: bytes) -> bytes:
         """Open a sealed unit."""
@@ -189,7 +189,7 @@ class Database:
                 number, sealed, place = data[at : at + 4], data[at + 4 : at + 4 + page_size], at + 4 + page_size
                 page = self.open_unit(3, sealed, number) + bytes(32)
                 mask = hmac.digest(mask_key, sealed[-32:-16] + number + struct.pack(">Q", place) + header[12:16], "sha256")
-                plain = bytes(a ^ b for a, b in zip(data[place : place + 4], mask))
+                plain = bytes(a ^ b for a, b in zip(data[place : place + 4], mask, strict=False))
                 total = (nonce + sum(page[i] for i in range(page_size - 200, 0, -200))) & 0xFFFFFFFF
                 must(plain == struct.pack(">I", total), "record checksum")
                 result.setdefault(-int.from_bytes(number, "big"), page)

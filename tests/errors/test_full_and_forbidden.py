@@ -92,7 +92,7 @@ def test_a_conversion_onto_a_full_disk_leaves_nothing_behind(tmp_path: Path, dis
 
 
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="needs to become another user")
-def test_places_that_may_not_be_written_are_named(tmp_path: Path) -> None:
+def test_places_that_may_not_be_written_are_named() -> None:
     """Run as nobody, because root may write anywhere."""
     public = Path("/tmp") / f"heliosvfs-forbidden-{os.getpid()}"  # noqa: S108 - pytest's own folders are closed to others
     public.mkdir(mode=0o755)

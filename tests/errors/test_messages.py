@@ -19,7 +19,7 @@ from heliosvfs.check import check
 from heliosvfs.superblock import COPY_SIZE
 from tests.tamper.samples import flip, forge, piece, put, rehash
 
-PASSPHRASE = "correct horse battery staple"  # noqa: S105 - a test's
+PASSPHRASE = "correct horse battery staple"
 KEY = bytes(range(100, 132))
 CHEAP = heliosvfs.KdfSettings(memory_kib=8192, passes=1, lanes=1)
 
@@ -204,9 +204,7 @@ def test_files_and_folders_without_permission_are_told(tmp_path: Path, mode: str
         (tmp_path / name).chmod(mode_bits)
     before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
     asked = [(str(tmp_path / name), options) for name in ("readable", "secret", "new") for options in ({}, {"readonly": True})]
-    done = subprocess.run(
-        [sys.executable, "-c", OPEN_AS_NOBODY, json.dumps(asked)], capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([sys.executable, "-c", OPEN_AS_NOBODY, json.dumps(asked)], capture_output=True, text=True, check=False)
     if "Permission denied" in done.stderr or "No module named" in done.stderr:
         pytest.skip("the other user may not read the program")
     found = json.loads(done.stdout)

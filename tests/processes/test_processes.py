@@ -89,7 +89,9 @@ def test_processes_that_write_at_once_lose_nothing(tmp_path: Path, processes: li
 
 
 @pytest.mark.parametrize("mode", ["wal", "delete"])
-def test_processes_that_create_the_same_file_at_once_get_one_database(tmp_path: Path, processes: list[Process], mode: str) -> None:
+def test_processes_that_create_the_same_file_at_once_get_one_database(
+    tmp_path: Path, processes: list[Process], mode: str
+) -> None:
     workers = [Process() for _ in range(3)]
     processes.extend(workers)
     for round_ in range(15):
@@ -126,7 +128,10 @@ def test_a_killed_writer_in_a_transaction_is_rolled_back_by_the_next_process(tmp
     path = tmp_path / "db"
     (writer,) = start(processes, 1, path, "delete")
     assert writer.ask("sql", "CREATE TABLE t(x); INSERT INTO t VALUES(1); PRAGMA cache_size = 2") == []
-    assert writer.ask("sql", "BEGIN; UPDATE t SET x = 2; INSERT INTO t SELECT zeroblob(3000) FROM (VALUES(1),(2),(3),(4),(5),(6))") == []
+    assert (
+        writer.ask("sql", "BEGIN; UPDATE t SET x = 2; INSERT INTO t SELECT zeroblob(3000) FROM (VALUES(1),(2),(3),(4),(5),(6))")
+        == []
+    )
     writer.kill()
     processes.remove(writer)
     assert (tmp_path / "db-journal").exists()

@@ -175,7 +175,8 @@ threading.Thread(target=work, daemon=True).start()
 time.sleep(0.1)
 """,
     "in a backup": "memory = apsw.Connection(':memory:'); backup = memory.backup('main', connection, 'main'); backup.step(1)",
-    "with a blob": "connection.execute('INSERT INTO t VALUES(zeroblob(100))'); blob = connection.blob_open('main', 't', 'x', 4, True)",
+    "with a blob": "connection.execute('INSERT INTO t VALUES(zeroblob(100))'); "
+    "blob = connection.blob_open('main', 't', 'x', 4, True)",
     "attached": "connection.attach(sys.argv[1] + '-2', 'second', key=bytes(32)); connection.execute('CREATE TABLE second.u(x)')",
     "plain": """
 keyring = heliosvfs.Keyring(default=bytes(range(32)))
@@ -227,7 +228,7 @@ def test_a_forked_child_that_ends_takes_nothing_from_its_parent(tmp_path: Path) 
     assert run(program, str(tmp_path / "db")) == "3\n"
 
 
-def test_a_forked_child_seals_under_nonces_of_its_own(tmp_path: Path) -> None:
+def test_a_forked_child_seals_under_nonces_of_its_own() -> None:
     """A nonce of the parent's store used again in the child would break the seal of both."""
     program = """
         import os, sys

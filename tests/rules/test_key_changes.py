@@ -79,7 +79,9 @@ class PowerCutError(Exception):
 @pytest.mark.parametrize("update", ["add", "revoke", "change"])
 @pytest.mark.parametrize("step", range(5))
 @pytest.mark.parametrize("mode", MODES)
-def test_an_update_that_was_cut_off_leaves_the_old_or_the_new_superblock(tmp_path: Path, mode: str, step: int, update: str) -> None:
+def test_an_update_that_was_cut_off_leaves_the_old_or_the_new_superblock(
+    tmp_path: Path, mode: str, step: int, update: str
+) -> None:
     """What is on disk at each step opens, holds all slots of before or of after, and is completed by the next writer."""
     path = tmp_path / "db"
     left = tmp_path / "left"
@@ -199,7 +201,12 @@ def test_keys_are_changed_while_another_process_has_the_database_open(tmp_path: 
             assert other.stdout.readline() == "open\n"
             connection.set_busy_timeout(0)
             try:
-                UPDATES[update](connection)
+                if (mode, update) == ("wal", "rekey"):
+                    # a PRAGMA can't begin a transaction, and SQLite grants no other lock while others share the -shm
+                    with pytest.raises(heliosvfs.UsageError, match="change_key"):
+                        UPDATES[update](connection)
+                else:
+                    UPDATES[update](connection)
             finally:
                 answer, _ = other.communicate("\n", timeout=60)
         labels = [slot.label for slot in connection.list_keys()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from contextlib import closing
 from pathlib import Path
@@ -11,6 +12,7 @@ import msgspec
 import pytest
 
 import heliosvfs
+import heliosvfs.keyring as module
 from heliosvfs.keys import wrap_epoch
 from heliosvfs.superblock import COPY_SIZE, Superblock, parse_copy
 from heliosvfs.vfs import files_of
@@ -100,8 +102,6 @@ def test_a_revoked_slot_is_not_revived_by_a_stale_copy(tmp_path: Path) -> None:
 
 
 def test_a_copy_with_a_bad_hmac_is_tampering_and_no_reason_to_fall_back(tmp_path: Path) -> None:
-    import hashlib
-
     path = tmp_path / "db"
     heliosvfs.connect(path, key=KEY).close()
     data = bytearray(path.read_bytes())
@@ -149,8 +149,6 @@ def test_key_slots_change_while_others_read_and_wait_while_others_write(tmp_path
 def test_a_second_connection_presents_the_same_secret_or_runs_its_own_kdf(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import heliosvfs.keyring as module
-
     runs: list[str] = []
     derive = module.derive_kek
 

@@ -151,7 +151,9 @@ def test_no_eight_bytes_of_any_text_are_in_any_file(tmp_path: Path, monkeypatch:
         connection.pragma("temp_store", 1)
         connection.execute("BEGIN; CREATE TABLE sorted AS SELECT Name, Composer FROM Track ORDER BY Composer, Name DESC")
         connection.execute("UPDATE Track SET Name = Name || Name")
-        sort = connection.execute("SELECT a.Name, b.Name FROM Track a JOIN Track b ON a.TrackId < 40 ORDER BY b.Name, a.Name DESC")
+        sort = connection.execute(
+            "SELECT a.Name, b.Name FROM Track a JOIN Track b ON a.TrackId < 40 ORDER BY b.Name, a.Name DESC"
+        )
         assert next(sort)
         files = open_files(folder)
         assert any(name.endswith(" (deleted)") and data for name, data in files.items()), "the sort made no temporary file"

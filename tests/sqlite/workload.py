@@ -57,9 +57,13 @@ def content(connection: apsw.Connection, schema: str = "main") -> dict[str, Any]
     """Return everything that a database holds."""
     found: dict[str, Any] = {
         "schema": connection.execute(f"SELECT type, name, tbl_name, sql FROM {schema}.sqlite_schema ORDER BY 1, 2").fetchall(),
-        "settings": [connection.execute(f"PRAGMA {schema}.{name}").get for name in ("user_version", "application_id", "auto_vacuum")],
+        "settings": [
+            connection.execute(f"PRAGMA {schema}.{name}").get for name in ("user_version", "application_id", "auto_vacuum")
+        ],
     }
-    for (table,) in connection.execute(f"SELECT name FROM {schema}.sqlite_schema WHERE type = 'table' AND rootpage > 0").fetchall():
+    for (table,) in connection.execute(
+        f"SELECT name FROM {schema}.sqlite_schema WHERE type = 'table' AND rootpage > 0"
+    ).fetchall():
         rowid = "" if connection.execute("SELECT wr FROM pragma_table_list WHERE name = ?", (table,)).get else "rowid, "
         found[table] = connection.execute(f'SELECT {rowid}* FROM {schema}."{table}" ORDER BY 1, 2').fetchall()
     return found
@@ -93,7 +97,9 @@ def run(subject: Plain, journal_mode: str, seed: int, rounds: int) -> list[Any]:
         # a sort that does not fit in the cache goes to a temporary file
         connection.pragma("temp_store", 1)
         seen.append(connection.execute("SELECT name, length(body) FROM item ORDER BY body, name DESC").fetchall())
-        with closing(connection.blob_open("main", "item", "body", connection.execute("SELECT min(id) FROM item").get, True)) as blob:
+        with closing(
+            connection.blob_open("main", "item", "body", connection.execute("SELECT min(id) FROM item").get, True)
+        ) as blob:
             blob.write(b"in place"[: blob.length()])
         connection.execute("ANALYZE; PRAGMA user_version = 42; PRAGMA application_id = 7")
         seen.append(content(connection))

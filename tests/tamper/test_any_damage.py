@@ -1,4 +1,4 @@
-"""Damage of any kind, anywhere, several at once: what a database then still answers was written once, and nothing ends the process."""
+"""Damage of any kind, anywhere, several at once: what is still answered was written once, and nothing ends the process."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ UNITS = {"": (FIRST_PAGE, PAGE), "-wal": (32, FRAME), "-journal": (512, PAGE + 8
 Damage = tuple[str, int, int, int, bytes]
 
 damages = st.tuples(
-    st.sampled_from(["flip", "overwrite", "zero", "truncate", "append", "move a unit", "swap halves of a unit", "take from another"]),
+    st.sampled_from(
+        ["flip", "overwrite", "zero", "truncate", "append", "move a unit", "swap halves of a unit", "take from another"]
+    ),
     st.integers(0, 1 << 20),
     st.integers(0, 1 << 20),
     st.integers(1, 255),
@@ -89,7 +91,11 @@ def test_whatever_is_damaged_only_what_was_written_is_read(
 
 
 @settings(max_examples=80, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(data=st.binary(min_size=0, max_size=200), size=st.sampled_from([0, 1, 512, COPY_SIZE, 2 * COPY_SIZE, 50_000]), suffix=st.sampled_from(SUFFIXES))
+@given(
+    data=st.binary(min_size=0, max_size=200),
+    size=st.sampled_from([0, 1, 512, COPY_SIZE, 2 * COPY_SIZE, 50_000]),
+    suffix=st.sampled_from(SUFFIXES),
+)
 def test_a_file_of_somebody_elses_making_is_refused_or_empty(
     originals: dict[tuple[str, bytes], Sample], tmp_path: Path, data: bytes, size: int, suffix: str
 ) -> None:

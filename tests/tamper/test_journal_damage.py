@@ -135,7 +135,9 @@ def test_what_was_synced_before_it_was_counted_must_open(hot: Sample, record: in
     assert hot.beside("-journal").read_bytes() == altered
 
 
-@pytest.mark.parametrize("length", [0, 1, 27, 28, 59, 60, 511, 512, 512 + RECORD - 1, 512 + RECORD, 512 + RECORD + 3, 5000, 20000])
+@pytest.mark.parametrize(
+    "length", [0, 1, 27, 28, 59, 60, 511, 512, 512 + RECORD - 1, 512 + RECORD, 512 + RECORD + 3, 5000, 20000]
+)
 def test_a_truncated_journal_brings_no_page_of_its_own(sample: Sample, length: int) -> None:
     journal = sample.beside("-journal")
     journal.write_bytes(journal.read_bytes()[:length])
@@ -202,8 +204,8 @@ def test_records_of_an_earlier_journal_of_the_same_file_are_not_played_back(tmp_
         connection.execute("BEGIN; UPDATE t SET x = replace(x, '0', '1')")
         earlier = (tmp_path / "db-journal").read_bytes()
         connection.execute("COMMIT; BEGIN; UPDATE t SET x = replace(x, '1', '2')")
-        states = tuple({row: digit * 200 for row in range(60)} for digit in "1")
-        left = Sample(path, states, {row: "2" * 200 for row in range(60)}).copy(tmp_path / "left")
+        states = tuple(dict.fromkeys(range(60), digit * 200) for digit in "1")
+        left = Sample(path, states, dict.fromkeys(range(60), "2" * 200)).copy(tmp_path / "left")
     journal = left.beside("-journal")
     assert segments(journal)[0][1] == int.from_bytes(earlier[8:12], "big") > 1
     if what == "a record":
@@ -231,12 +233,7 @@ def test_a_record_of_no_page_is_not_played_back(sample: Sample, number: int) -> 
 
 def super_journal(name: bytes) -> bytes:
     """Return the end of a journal that belongs to a super-journal, which anybody can write (pager.c, writeSuperJournal)."""
-    return (
-        struct.pack(">I", LOCK_PAGE)
-        + name
-        + struct.pack(">II", len(name), sum(name))
-        + bytes.fromhex("d9d505f920a163d7")
-    )
+    return struct.pack(">I", LOCK_PAGE) + name + struct.pack(">II", len(name), sum(name)) + bytes.fromhex("d9d505f920a163d7")
 
 
 @pytest.mark.parametrize("name", ["victim", "db-journal", "db", "db-mj1A2B3C9DE", "missing-mj1A2B3C9DE"])

@@ -207,6 +207,8 @@ def test_no_damage_ends_the_process(tmp_path: Path, mode: str) -> None:
                 copy = original.copy(tmp_path / f"{suffix}{number}")
                 flip(copy.beside(suffix), (size * number // 12 + 37 * number) % size, 1 << number % 8)
                 paths.append(str(copy.path))
-    done = subprocess.run([sys.executable, "-X", "faulthandler", "-c", OPEN_ALL, *paths], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-X", "faulthandler", "-c", OPEN_ALL, *paths], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.split()) == len(paths)

@@ -12,7 +12,7 @@ import pytest
 
 import heliosvfs
 from heliosvfs.superblock import COPY_SIZE
-from tests.tamper.samples import KEY, OTHER_KEY, Sample, forge, flip, make, outcome, piece, put, read, rehash
+from tests.tamper.samples import KEY, OTHER_KEY, Sample, flip, forge, make, outcome, piece, put, read, rehash
 
 COPIES = {"A": (0,), "B": (1,), "both": (0, 1)}
 FIELDS = {
@@ -253,7 +253,7 @@ def test_a_truncated_file_is_not_created_anew(sample: Sample, length: int) -> No
     whole = sample.path.read_bytes()
     sample.path.write_bytes(whole[:length])
     with (
-        pytest.raises(heliosvfs.TamperedError),  # noqa: PT012 - the connection must close before the files are compared
+        pytest.raises(heliosvfs.TamperedError),
         closing(heliosvfs.connect(sample.path, key=KEY)) as connection,
     ):
         connection.execute("SELECT * FROM t").fetchall()

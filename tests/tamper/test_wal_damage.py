@@ -190,7 +190,9 @@ class Generations:
         self.newer = self.sample.beside("-wal").read_bytes()
 
 
-@pytest.mark.parametrize("place", ["behind the end", "first frame", "frame in the middle", "last frame", "all frames", "the whole log"])
+@pytest.mark.parametrize(
+    "place", ["behind the end", "first frame", "frame in the middle", "last frame", "all frames", "the whole log"]
+)
 def test_frames_of_an_earlier_generation_add_nothing(tmp_path: Path, place: str) -> None:
     """They authenticate under their own salts, and the header in force has others."""
     generations = Generations(tmp_path / "generations")

@@ -16,7 +16,6 @@ LAYERS = [
     ("heliosvfs.slots", 1),
     ("heliosvfs.pages", 1),
     ("heliosvfs.keyring", 1),
-    ("heliosvfs.records", 1),
     ("heliosvfs.btrees", 1),
     ("heliosvfs.vfs", 2),
     ("heliosaudit", 3),
@@ -46,6 +45,11 @@ def layer_of(name: str) -> int:
     raise AssertionError(f"{name} is in no layer: add it to the table here and in docs/ARCHITECTURE.md")
 
 
+def is_module(package: str, name: str) -> bool:
+    folder = ROOT / package.replace(".", "/")
+    return (folder / f"{name}.py").exists() or (folder / name / "__init__.py").exists()
+
+
 def imports_of(path: Path) -> set[str]:
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
@@ -54,11 +58,11 @@ def imports_of(path: Path) -> set[str]:
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
             module = node.module or ""
-            found.update(f"{module}.{a.name}" if (ROOT / module.replace(".", "/") / f"{a.name}.py").exists() else module for a in node.names)
+            found.update(f"{module}.{a.name}" if is_module(module, a.name) else module for a in node.names)
     return {name for name in found if name.split(".")[0] in ("heliosvfs", "heliosaudit")}
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: name_of(path))
+@pytest.mark.parametrize("path", FILES, ids=name_of)
 def test_a_module_imports_only_from_its_layer_and_those_below(path: Path) -> None:
     own = layer_of(name_of(path))
     above = {name for name in imports_of(path) if layer_of(name) > own}

@@ -1,7 +1,7 @@
 """No code of ours opens a database, WAL or journal a second time: POSIX locks of a process die with any close of the file.
 
-Under BEGIN EXCLUSIVE an `open(path).read()` of the same process would hand the lock to another one. So whatever could open a file is
-forbidden, but for the places here, each with its reason.
+Under BEGIN EXCLUSIVE an `open(path).read()` of the same process would hand the lock to another one. So whatever could open a file
+is forbidden, but for the places here, each with its reason.
 """
 
 from __future__ import annotations

@@ -150,7 +150,9 @@ def test_more_slots_than_format_1_allows_are_refused(number: int) -> None:
         parse_copy(altered({"slots": [{**one, "id": n} for n in range(number)]}), 0)
 
 
-@pytest.mark.parametrize("prefix", [(18, b"\1"), (20, b"\0\0\0\0"), (24, b"\0\0\x40\1"), (28, b"\0\0\0\0"), (40, b"\xff\xff\xff\xff")])
+@pytest.mark.parametrize(
+    "prefix", [(18, b"\1"), (20, b"\0\0\0\0"), (24, b"\0\0\x40\1"), (28, b"\0\0\0\0"), (40, b"\xff\xff\xff\xff")]
+)
 def test_a_prefix_outside_format_1_is_refused(prefix: tuple[int, bytes]) -> None:
     with pytest.raises(FormatError):
         parse_copy(altered({}, prefix=prefix), 0)

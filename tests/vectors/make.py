@@ -1,6 +1,6 @@
 """How the vectors beside this file were made. A released vector is never made again: this is kept for its provenance.
 
-    python -m tests.vectors.make DIRECTORY
+python -m tests.vectors.make DIRECTORY
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def intermediates(connection: heliosvfs.Connection, path: Path) -> dict:
         "master_key": master.hex(),
         "superblock_hmac_key": superblock_hmac_key(master).hex(),
         "epoch_wrapping_key": epoch_wrapping_key(master).hex(),
-        "epoch_1_key": bytes(keys._epochs[1]).hex(),  # noqa: SLF001 - a vector shows what the product hides
+        "epoch_1_key": bytes(keys._epochs[1]).hex(),
         "page_1": {
             "offset": start,
             "tag": sealed[-32:-16].hex(),
