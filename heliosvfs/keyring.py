@@ -236,13 +236,15 @@ def unlock(copy: UnverifiedCopy, secret: Secret, *, fips_mode: bool = False) -> 
         PolicyViolationError: FIPS mode forbids the slot's KDF.
     """
     superblock = copy.superblock
+    allowed = tuple(slot for slot in superblock.slots if not (fips_mode and slot.kdf.name == "argon2id"))
     with _lock:
         for master in _unlocked.get(superblock.uuid, []):
             # a copy that this master key does not vouch for is not its file, or was altered: the KDF decides below
-            if master.slot_of(secret, superblock.slots) is not None and copy.is_authentic(master.hmac_key):
+            if master.slot_of(secret, allowed) is not None and copy.is_authentic(master.hmac_key):
                 master.users += 1
                 return master
-    slots = [slot for slot in superblock.slots if secret.fits(slot.kdf)]
+    fitting = [slot for slot in superblock.slots if secret.fits(slot.kdf)]
+    slots = [slot for slot in fitting if slot in allowed] or fitting  # where all are forbidden derive_kek says so
     for slot in slots:
         kek = derive_kek(secret, slot.kdf, fips_mode=fips_mode)
         try:

@@ -188,6 +188,7 @@ class Opener:
         try:
             decrypt_into(nonce, body, prefix + suffix, self.plain)
         except InvalidTag:
+            self.plain[:] = bytes(len(self.plain))  # what GCM rejected must not be found there by anyone
             msg = "fails authentication"
             raise NotAuthenticError(msg) from None
         return self.buffer

@@ -34,7 +34,7 @@ def named_when_done(dest: str) -> Iterator[str]:
             msg = f"{dest}{suffix} exists already: nothing is overwritten; move it away or choose another name"
             raise UsageError(msg)
     if not os.path.isdir(folder):
-        msg = f"the folder of {dest} does not exist"
+        msg = f"{dest} can't be made: its folder does not exist"
         raise UsageError(msg)
     partial = dest + ".partial"
     try:

@@ -16,7 +16,7 @@ from heliosvfs.keys import KdfSettings, Secret
 from heliosvfs.vfs import files_of
 
 KEY = bytes(range(32))
-PASSPHRASE = "the passphrase"  # noqa: S105 - a test's
+PASSPHRASE = "the passphrase"
 CHEAP = KdfSettings(memory_kib=8192, passes=1, lanes=1)
 
 

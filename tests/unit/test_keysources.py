@@ -12,7 +12,7 @@ import pytest
 from heliosvfs import KeyFile, KeyFromCommand, KeyFromEnvironment, KeyUnavailableError, Secret, UsageError
 
 KEY = bytes(range(200, 232))
-PASSPHRASE = "Grüße aus Zürich"  # noqa: S105 - a test's
+PASSPHRASE = "Grüße aus Zürich"
 
 
 def key_file(folder: Path, content: bytes, mode: int = 0o600) -> Path:
