@@ -244,7 +244,7 @@ def unlock(copy: UnverifiedCopy, secret: Secret, *, fips_mode: bool = False) -> 
                 master.users += 1
                 return master
     fitting = [slot for slot in superblock.slots if secret.fits(slot.kdf)]
-    slots = [slot for slot in fitting if slot in allowed] or fitting  # where all are forbidden derive_kek says so
+    slots = sorted(fitting, key=lambda slot: slot not in allowed)  # a forbidden one comes last, and derive_kek says so
     for slot in slots:
         kek = derive_kek(secret, slot.kdf, fips_mode=fips_mode)
         try:
