@@ -92,12 +92,13 @@ class Connection(apsw.Connection):
         # without a key of its own the file takes what the keyring has: nothing is presented then
         with presenting(credential if key is not None else None):
             self.execute("ATTACH ? AS ?", (where, name))
-        self._reserve(name)
-
-    def _reserve(self, schema: str) -> None:
-        path = self.db_filename(schema)
+        path = self.db_filename(name)
         if any(file.path == path for file in files_of(self)):
-            self.reserve_bytes(schema, RESERVED_BYTES)
+            self.reserve_bytes(name, RESERVED_BYTES)
+        elif not _is_in_memory(where):
+            self.execute("DETACH ?", (name,))
+            msg = f"{where} names a VFS that does not encrypt: attach() opens no plain file; ATTACH in SQL does, if it is told to"
+            raise UsageError(msg)
 
     def vacuum_into(self, path: str | os.PathLike[str], *, schema: str = "main", key: Key | None = None) -> None:
         """Write a compact copy of a database to a new file, as VACUUM INTO does, under the same or another key.
@@ -262,16 +263,32 @@ def connect(  # noqa: PLR0913 - the options of a database
     try:
         connection.set_busy_timeout(int(busy_timeout * 1000))
         files = files_of(connection)
+        if not files and not _is_in_memory(where):
+            msg = f"{where} names a VFS that does not encrypt: heliosvfs.connect opens no plain file"
+            raise UsageError(msg)  # noqa: TRY301 - closed below like any other failure
         if files:
             beginnings = {"page_size": page_size, "auto_vacuum": auto_vacuum, "encoding": encoding}
             _prepare(connection, files[0], beginnings, journal_mode, busy_timeout, create=create)
         elif journal_mode is not None:
             connection.pragma("journal_mode", journal_mode)
         connection.pragma("cache_size", -int((_CACHE_MB if cache_mb is None else cache_mb) * 1024))
+    except (apsw.CantOpenError, apsw.ReadOnlyError) as error:
+        connection.close()
+        msg = (
+            f"{where} can't be opened: {error}; it or its folder may not be written, and a WAL database needs to write its -shm "
+            "file, one that was not closed properly to recover"
+        )
+        raise UsageError(msg) from error
     except BaseException:
         connection.close()
         raise
     return connection
+
+
+def _is_in_memory(where: str) -> bool:
+    """Tell whether a name is that of an in-memory or temporary database (https://sqlite.org/inmemorydb.html)."""
+    name, _, options = where.partition("?")
+    return name in ("", ":memory:", "file:", "file::memory:") or "mode=memory" in options.split("&")
 
 
 def _open(where: str, vfs: str, credential: Credential | None, *, create: bool, readonly: bool) -> Connection:

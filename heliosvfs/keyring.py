@@ -61,7 +61,11 @@ def as_secret(key: Key) -> Secret:
     if isinstance(key, (bytes, bytearray, memoryview)):
         return Secret.raw(bytes(key))
     if isinstance(key, KeySource):
-        return key.secret()
+        secret = key.secret()
+        if not isinstance(secret, Secret):
+            msg = f"the key source {type(key).__name__} gave a {type(secret).__name__}; secret() returns a heliosvfs.Secret"
+            raise UsageError(msg)
+        return secret
     msg = f"a key is a passphrase (str), 32 raw bytes or a key source, not {type(key).__name__}"
     raise UsageError(msg)
 
@@ -125,8 +129,8 @@ class _Presented:
 
     kdf: Kdf
     label: str
-    fingerprint: bytes
-    kek: bytearray
+    fingerprint: bytes = field(repr=False)
+    kek: bytearray = field(repr=False)
 
 
 @dataclass(frozen=True)

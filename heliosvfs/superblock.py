@@ -79,7 +79,7 @@ class Slot(msgspec.Struct, frozen=True):
     """An independent way to the master key, as in LUKS2.
 
     Attributes:
-        id: Number of the slot, never used again in the same file.
+        id: Number of the slot, unlike any other's in the superblock.
         label: What its owner calls it.
         created: Time of creation, UTC ISO 8601.
         kdf: How the secret becomes the key that unwraps.

@@ -9,14 +9,16 @@ own .recover does it. Indexes, views, triggers and virtual tables are made anew.
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 
 from heliosvfs.check import open_pages
 from heliosvfs.connection import connect
-from heliosvfs.errors import FormatError
+from heliosvfs.errors import FormatError, UsageError
 from heliosvfs.keyring import Key
 from heliosvfs.partials import named_when_done
 from heliosvfs.salvage.rebuilding import Progress, beginnings, salvage_pages
 from heliosvfs.salvage.reports import DamagedPage, SalvageReport
+from heliosvfs.vfs import PageView
 
 __all__ = ["DamagedPage", "SalvageReport", "beginnings", "salvage", "salvage_pages"]
 
@@ -36,7 +38,7 @@ def salvage(  # noqa: PLR0913 - two databases and how to open them
 
     Args:
         source_path: The damaged database.
-        dest_path: The new one; it must not exist. It is removed again if this does not come to its end.
+        dest_path: The new one; it must not exist. It gets its name when it is whole.
         key: Key of the damaged database; None: the VFS's keyring has it.
         dest_key: Key of the new one; None: the same.
         vfs: Name of a registered `heliosvfs.HeliosVFS`.
@@ -47,21 +49,42 @@ def salvage(  # noqa: PLR0913 - two databases and how to open them
         KeyUnavailableError, WrongKeyError, FormatError: As `heliosvfs.connect`, for either of them.
         TamperedError: The superblock of the damaged one is damaged: without it no page can be opened.
     """
+    where = os.fspath(dest_path)
+    beside = [where + suffix for suffix in ("-wal", "-journal") if os.path.lexists(where + suffix)]
+    if beside:
+        msg = f"{beside[0]} exists already: SQLite would take it for a part of the new database"
+        raise UsageError(msg)
     with open_pages(source_path, key=key, vfs=vfs) as pages:
         if not pages.page_count:
             msg = f"{os.fspath(source_path)} has no pages: there is nothing to salvage"
             raise FormatError(msg)
         start = beginnings(pages)
-        with named_when_done(os.fspath(dest_path)) as partial:
+        with named_when_done(where) as partial:
             connection = connect(
                 partial,
                 key=key if dest_key is None else dest_key,
                 page_size=pages.page_size,
                 auto_vacuum=start["auto_vacuum"],
                 encoding=start["encoding"],
+                journal_mode="delete",
                 vfs=vfs,
             )
             try:
-                return salvage_pages(pages, connection, progress=progress)
+                connection.pragma("synchronous", "off")  # the file has no name yet; it is made durable as a whole
+                report = salvage_pages(pages, connection, progress=progress)
             finally:
                 connection.close()
+        return _with_what_the_files_lack(report, pages)
+
+
+def _with_what_the_files_lack(report: SalvageReport, pages: PageView) -> SalvageReport:
+    """Add what there is to say of WAL and journal."""
+    problems, notes = list(pages.notes), [pages.journal.problem] if pages.journal.problem else []
+    if pages.wal.leftover:
+        # behind a commit they are normal: an earlier log is written over from the beginning. Without any, it is the end of a
+        # crash in the first transaction of a log, or damage.
+        (notes if pages.wal.frames else problems).append(
+            f"{pages.wal.leftover} frames of the WAL were not used, as SQLite would not use them: they are of an earlier log, of "
+            "a transaction that did not end, or damaged"
+        )
+    return replace(report, problems=(*problems, *report.problems), notes=(*notes, *report.notes))

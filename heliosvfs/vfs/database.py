@@ -262,9 +262,10 @@ class DatabaseFile(apsw.VFSFile):
                 return attempt()
         except (NotAuthenticError, UnknownEpochError) as error:
             pages = self.pages
-            # A free page may be torn (freelists.py). Only a reader may take zeros for it: what a reader finds on the freelist
-            # in the file is free in its snapshot, or else has its content in the WAL and is not read from here.
-            if self._lock_level <= apsw.SQLITE_LOCK_SHARED and page in self.torn_but_free():
+            # A free page may be torn (freelists.py). Only who has written nothing may take zeros for it: what such a reader finds
+            # on the freelist in the file is free in its snapshot, or else has its content in the WAL and is not read from here.
+            reading = self._lock_level <= apsw.SQLITE_LOCK_SHARED or pages.is_unwritten
+            if reading and page in self.torn_but_free():
                 return bytes(pages.layout.page_size)
             raise pages.damaged(page, str(error)) from None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 
 import apsw
@@ -18,6 +19,7 @@ __all__ = ["HeliosVFS"]
 _SUFFIXES = {apsw.SQLITE_OPEN_MAIN_JOURNAL: "-journal", apsw.SQLITE_OPEN_WAL: "-wal"}
 
 
+_OK_SYMLINK = 512  # SQLITE_OK_SYMLINK: all is well, and a symbolic link was followed
 _registered: set[str] = set()  # names of the VFSs of this class
 
 
@@ -67,6 +69,15 @@ class HeliosVFS(apsw.VFS):
         if flags[0] & apsw.SQLITE_OPEN_SUPER_JOURNAL and name is not None:
             return apsw.VFSFile(self.base, name, flags)  # holds the names of other journals, nothing of their content
         return TemporaryFile(self.base, name, flags)
+
+    def xFullPathname(self, name: str) -> str:  # noqa: N802 - SQLite's name
+        """Return the absolute path of a file, symbolic links followed: its journal and WAL lie beside what they lead to."""
+        try:
+            return super().xFullPathname(name)
+        except apsw.Error as error:
+            if getattr(error, "extendedresult", 0) != _OK_SYMLINK:
+                raise
+            return os.path.realpath(name)  # the base's answer too, which APSW takes for an error
 
     def xDelete(self, filename: str, syncdir: bool) -> None:  # noqa: FBT001, N802 - SQLite's signature
         """Delete a file, unless it may be recovery data of a database that nobody has unlocked."""

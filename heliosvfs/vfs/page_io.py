@@ -52,6 +52,11 @@ class PageIO:
         """Ask the file for its size before the next write: another process may have changed it."""
         self._end = _UNKNOWN
 
+    @property
+    def is_unwritten(self) -> bool:
+        """Whether nothing was written since another process may have written: the file is as the last commit left it."""
+        return self._end == _UNKNOWN
+
     def read_sealed(self, page: int) -> bytes:
         """Return a page as it is on disk, shorter where the file ends within it."""
         return self._base.read(self.layout.page_size, self.layout.offset(page))

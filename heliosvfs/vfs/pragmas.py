@@ -48,7 +48,7 @@ def check_page_size(value: str, page_size: int, path: str) -> None:
     Raises:
         UsageError: The size differs.
     """
-    if value.strip().isdigit() and int(value) not in (0, page_size):
+    if value.isascii() and value.strip().isdigit() and int(value) not in (0, page_size):
         msg = (
             f"{path} has pages of {page_size} bytes, and that is fixed when an encrypted database is created; "
             "to change it, copy the database: `heliosvfs decrypt`, then `heliosvfs encrypt --page-size`"

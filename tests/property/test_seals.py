@@ -18,7 +18,12 @@ def file_keys() -> FileKeys:
 
 
 @settings(derandomize=True, deadline=None, max_examples=60)
-@given(size=st.sampled_from(SIZES), extra=st.sampled_from([0, 24]), pattern=st.binary(min_size=1, max_size=64), number=st.integers(1, (1 << 32) - 2))
+@given(
+    size=st.sampled_from(SIZES),
+    extra=st.sampled_from([0, 24]),
+    pattern=st.binary(min_size=1, max_size=64),
+    number=st.integers(1, (1 << 32) - 2),
+)
 def test_a_sealed_unit_opens_at_all_sizes(size: int, extra: int, pattern: bytes, number: int) -> None:
     keys, suffix = file_keys(), number.to_bytes(4, "big")
     kind, whole = (KIND_WAL, size + extra) if extra else (KIND_DATABASE, size)
@@ -30,7 +35,10 @@ def test_a_sealed_unit_opens_at_all_sizes(size: int, extra: int, pattern: bytes,
 
 
 @settings(derandomize=True, deadline=None, max_examples=200)
-@given(size=st.sampled_from(SIZES[:4]), places=st.lists(st.tuples(st.integers(0, 1 << 16), st.integers(0, 7)), min_size=1, max_size=5))
+@given(
+    size=st.sampled_from(SIZES[:4]),
+    places=st.lists(st.tuples(st.integers(0, 1 << 16), st.integers(0, 7)), min_size=1, max_size=5),
+)
 def test_a_unit_with_any_bits_flipped_is_refused(size: int, places: list[tuple[int, int]]) -> None:
     keys = file_keys()
     unit = bytes(Sealer(keys, KIND_DATABASE, size, os.urandom).seal(bytes(size - 32), b"0001"))

@@ -18,7 +18,10 @@ kdfs = st.one_of(
     st.builds(Kdf, st.just("pbkdf2-hmac-sha256"), hexadecimal[16], iterations=st.integers(600_000, 10_000_000)),
 )
 slots = st.lists(
-    st.builds(Slot, st.integers(0, (1 << 32) - 1), texts, texts, kdfs, hexadecimal[60]), min_size=1, max_size=6, unique_by=lambda slot: slot.id
+    st.builds(Slot, st.integers(0, (1 << 32) - 1), texts, texts, kdfs, hexadecimal[60]),
+    min_size=1,
+    max_size=6,
+    unique_by=lambda slot: slot.id,
 )
 epochs = st.lists(
     st.builds(Epoch, st.integers(1, (1 << 24) - 1), st.just("AES-256-GCM"), texts, hexadecimal[60]),
@@ -60,7 +63,12 @@ def test_what_is_encoded_is_parsed(content: Superblock, key: bytes) -> None:
 
 
 @settings(derandomize=True, deadline=None, max_examples=120)
-@given(content=superblocks, places=st.lists(st.tuples(st.integers(0, COPY_SIZE - 1), st.integers(1, 255)), min_size=1, max_size=3, unique_by=lambda place: place[0]))
+@given(
+    content=superblocks,
+    places=st.lists(
+        st.tuples(st.integers(0, COPY_SIZE - 1), st.integers(1, 255)), min_size=1, max_size=3, unique_by=lambda place: place[0]
+    ),
+)
 def test_a_copy_with_any_byte_changed_is_refused(content: Superblock, places: list[tuple[int, int]]) -> None:
     sealed = bytearray(encode(content, bytes(32))[0])
     for at, mask in places:

@@ -210,6 +210,27 @@ print('end')
         assert connection.execute("SELECT count(*) FROM t WHERE x < 4").get >= 3
 
 
+def test_connections_are_closed_before_the_interpreter_is_torn_down(tmp_path: Path) -> None:
+    """What was registered earlier runs later, and finds them closed."""
+    program = """
+        import atexit, sys
+        found = []
+        atexit.register(lambda: print([type(look(connection)).__name__ for connection in found]))
+        import apsw, heliosvfs
+        def look(connection):
+            try:
+                return connection.execute("SELECT 1").get
+            except apsw.Error as error:
+                return error
+        keyring = heliosvfs.Keyring(default=bytes(32))
+        vfs = heliosvfs.HeliosVFS("another", keyring=keyring)
+        found.append(heliosvfs.connect(sys.argv[1], key=bytes(32)))
+        found.append(apsw.Connection(sys.argv[1], vfs="another"))
+        found.append(apsw.Connection(":memory:"))
+        """
+    assert run(program, str(tmp_path / "db")) == "['ConnectionClosedError', 'ConnectionClosedError', 'int']\n"
+
+
 def test_a_forked_child_that_ends_takes_nothing_from_its_parent(tmp_path: Path) -> None:
     """The child inherits open connections and must not close them as if they were its own."""
     program = """

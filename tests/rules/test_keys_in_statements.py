@@ -12,6 +12,7 @@ import apsw
 import pytest
 
 import heliosvfs
+from heliosvfs.vfs import files_of
 from tests.rules.conftest import KEY
 
 RAW = f"\"x'{KEY.hex()}'\""
@@ -48,7 +49,7 @@ def test_a_wrong_key_locks_nobody_out_and_lets_nobody_in(path: Path) -> None:
     with closing(apsw.Connection(str(path), vfs="heliosvfs")) as connection:
         with pytest.raises(heliosvfs.WrongKeyError):
             connection.execute(f"PRAGMA key = {OTHER}")
-        with pytest.raises(heliosvfs.KeyUnavailableError):
+        with pytest.raises((heliosvfs.KeyUnavailableError, heliosvfs.WrongKeyError)):
             connection.execute("SELECT x FROM t")
         connection.execute(f"PRAGMA key = {RAW}")
         assert connection.execute("SELECT x FROM t").get == 1
@@ -119,3 +120,20 @@ def test_a_page_size_that_is_no_number_is_no_crash(path: Path, size: str) -> Non
             return
         connection.execute("INSERT INTO t VALUES(2)")
         assert connection.pragma("page_size") == 4096
+
+
+def test_a_locked_file_can_not_be_locked(path: Path) -> None:
+    """Without a key SQLite gets no lock, and so never comes to look for a journal or a WAL."""
+    with closing(apsw.Connection(str(path), vfs="heliosvfs")) as connection:
+        file = files_of(connection)[0]
+        for level in (apsw.SQLITE_LOCK_SHARED, apsw.SQLITE_LOCK_EXCLUSIVE):
+            with pytest.raises(heliosvfs.KeyUnavailableError):
+                file.xLock(level)
+        for look in (lambda: file.xRead(4096, 0), file.xFileSize, lambda: file.xWrite(bytes(4096), 0), lambda: file.xTruncate(0)):
+            with pytest.raises(heliosvfs.KeyUnavailableError):
+                look()
+        for suffix in ("-wal", "-journal"):
+            path.with_name(f"db{suffix}").write_bytes(b"recovery data")
+            with pytest.raises(heliosvfs.KeyUnavailableError):
+                heliosvfs._default_vfs.xDelete(f"{path}{suffix}", False)
+            assert path.with_name(f"db{suffix}").exists()

@@ -76,7 +76,7 @@ def by_attach(path: Path) -> None:
 
 def by_checkpoint(path: Path) -> None:
     with closing(apsw.Connection(str(path), vfs="heliosvfs")) as connection:
-        connection.pragma("wal_checkpoint(TRUNCATE)")
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
         connection.pragma("journal_mode", "delete")
 
 

@@ -63,7 +63,7 @@ def test_frames_of_an_earlier_log_are_not_replayed(tmp_path: Path) -> None:
     with closing(heliosvfs.connect(path, key=KEY)) as connection:
         connection.execute("CREATE TABLE t(x)")
         connection.execute("INSERT INTO t SELECT randomblob(3000) FROM (VALUES(1),(2),(3),(4),(5),(6),(7),(8))")
-        connection.pragma("wal_checkpoint(RESTART)")
+        assert connection.execute("PRAGMA wal_checkpoint(RESTART)").fetchall()[0][0] == 0
         connection.execute("DELETE FROM t")
         copied = copy_files(path, tmp_path / "copy")
     with closing(heliosvfs.connect(copied, key=KEY, create=False)) as copy:

@@ -1,4 +1,4 @@
-"""Rule 12: what authentic but older bytes can do. Expected, and stated in docs/THREAT-MODEL.md; these tests keep it true to fact."""
+"""Rule 12: what authentic but older bytes can do. Expected, as docs/THREAT-MODEL.md says; these tests keep that true to fact."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import shutil
 from contextlib import closing
 from pathlib import Path
 
+import apsw
+
 import heliosvfs
-from tests.rules.conftest import EXPECTED, KEY, Crash, states
-from tests.tamper.samples import page_offset, piece, put
+from tests.rules.conftest import KEY
+from tests.tamper.samples import make, outcome, page_offset, piece, put
 
 
 def test_an_older_version_of_a_page_is_accepted(tmp_path: Path) -> None:
@@ -36,17 +38,21 @@ def test_the_whole_file_of_yesterday_is_accepted(tmp_path: Path) -> None:
         assert connection.execute("SELECT count(*) FROM t").get == 0
 
 
-def test_a_removed_wal_takes_its_commits_along(crashed: Crash) -> None:
-    path = crashed("wal")
-    path.with_name("db-wal").unlink()
-    found = states(path) if path.stat().st_size > 40_000 else {}
-    assert found != EXPECTED["wal"]
+def test_a_removed_wal_takes_its_commits_along(tmp_path: Path) -> None:
+    sample = make(tmp_path / "sample", "wal")
+    sample.beside("-wal").unlink()
+    assert outcome(sample) == sample.states[0] != sample.states[-1]
 
 
-def test_a_removed_journal_leaves_what_was_never_committed(crashed: Crash) -> None:
-    path = crashed("delete")
-    path.with_name("db-journal").unlink()
-    assert "never committed" in states(path)
+def test_a_removed_journal_leaves_what_was_never_committed(tmp_path: Path) -> None:
+    sample = make(tmp_path / "sample", "delete")
+    sample.beside("-journal").unlink()
+    try:
+        found = outcome(sample)
+    except apsw.CorruptError:
+        return  # half a transaction may well be no database
+    assert isinstance(found, dict)
+    assert set(found.items()) - set(sample.states[-1].items())
 
 
 def test_without_shared_memory_there_is_none_to_rewrite(tmp_path: Path) -> None:

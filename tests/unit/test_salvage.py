@@ -544,6 +544,29 @@ def test_what_is_in_the_wal_is_saved(path):
     connection.close()
 
 
+@pytest.mark.parametrize("commit", [1, 2])
+@pytest.mark.parametrize("place", ["header", "frame"])
+def test_frames_of_a_damaged_wal_are_not_used_and_it_is_said(path, commit, place):
+    connection = heliosvfs.connect(path, key=KEY)
+    connection.execute("CREATE TABLE t(x)")
+    second = os.path.getsize(path + "-wal")
+    connection.execute("INSERT INTO t VALUES('in the log')")
+    wal = bytearray(Path(path + "-wal").read_bytes())
+    wal[17 if place == "header" else 60 if commit == 1 else second + 60] ^= 1
+    copy = path + ".copy"
+    Path(copy).write_bytes(Path(path).read_bytes())
+    Path(copy + "-wal").write_bytes(wal)
+    connection.close()
+    report = salvage(copy, path + ".saved", key=KEY)
+    if place == "header" or commit == 1:
+        assert report.tables == {}
+        assert any("frames of the WAL were not used" in problem for problem in report.problems)
+        assert not report.complete
+    else:
+        assert report.tables == {"t": 0}
+        assert any(note.startswith("1 frames of the WAL were not used") for note in report.notes)
+
+
 def test_nothing_is_written_over_a_file_that_exists(path):
     encrypted(path, "CREATE TABLE t(x)")
     for suffix in ("", "-wal", "-journal"):
