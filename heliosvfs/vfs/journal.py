@@ -165,7 +165,9 @@ class JournalFile(apsw.VFSFile):
         if not hmac.compare_digest(due, found):
             # At a later offset: left by an earlier transaction in a persistent journal, so this one ends before it. A part of the
             # HMAC and then zeros: its write was torn, so it was never made durable, and the database was not touched yet.
-            if offset or due.startswith(found.rstrip(b"\0")):
+            # Its last byte, which the HMAC covers, may be missing as well.
+            counted = self._mac(header[:_DURABLE] + b"\1", offset)
+            if offset or any(mac.startswith(found.rstrip(b"\0")) for mac in (due, counted)):
                 return bytes(8)
             msg = f"{self._path}: the journal header at offset {offset} is damaged or was tampered with"
             raise TamperedError(msg, file=self._path, offset=offset)

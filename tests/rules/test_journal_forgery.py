@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
+from pathlib import Path
 
 import apsw
 import pytest
@@ -101,3 +102,24 @@ def test_the_journal_of_another_database_is_refused(crashed: Crash) -> None:
     with pytest.raises(heliosvfs.TamperedError):
         states(path)
     assert path.with_name("db-journal").read_bytes() == foreign
+
+
+@pytest.mark.parametrize("written", [0, 1, 9, 31])
+def test_a_header_that_was_torn_while_it_was_counted_protects_nothing_yet(tmp_path: Path, written: int) -> None:
+    """Its sync had not returned, so the database was not touched: the journal must not keep it from opening."""
+    path = tmp_path / "db"
+    with closing(heliosvfs.connect(path, key=bytes(range(32)), journal_mode="delete", page_size=PAGE)) as connection:
+        connection.execute("CREATE TABLE t(x)")
+        connection.executemany("INSERT INTO t VALUES(randomblob(300))", [()] * 100)
+        before = path.read_bytes()
+        connection.pragma("cache_size", 2)
+        connection.execute("BEGIN; UPDATE t SET x = randomblob(310)")
+        journal = bytearray((tmp_path / "db-journal").read_bytes())
+        assert journal[60] == 1, "the records were not durable before they were counted"
+        connection.execute("ROLLBACK")
+    journal[28 + written : 61] = bytes(33 - written)
+    path.write_bytes(before)
+    (tmp_path / "db-journal").write_bytes(journal)
+    with closing(heliosvfs.connect(path, key=bytes(range(32)), create=False)) as connection:
+        assert connection.execute("SELECT count(*) FROM t WHERE length(x) = 300").get == 100
+        assert connection.pragma("integrity_check") == "ok"
