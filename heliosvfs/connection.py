@@ -422,7 +422,7 @@ def _explain_corruption(file: DatabaseFile) -> None:
 
 def _close_all() -> None:
     """Close what is still open when the interpreter ends: SQLite must not call into a VFS that is being torn down."""
-    for connection in list(reserving.connections):
+    for connection in reserving.open_connections():
         try:
             connection.close(True)  # noqa: FBT003 - APSW's parameter is positional: do not raise
         except apsw.Error:  # pragma: no cover - nothing is left to report it to

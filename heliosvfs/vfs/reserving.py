@@ -14,17 +14,23 @@ import apsw
 from heliosvfs.layout import RESERVED_BYTES
 from heliosvfs.vfs.database import files_of
 
-__all__ = ["connections", "install"]
+__all__ = ["install", "open_connections"]
 
-connections: weakref.WeakSet[apsw.Connection] = weakref.WeakSet()
-"""Connections of this process whose main database is ours."""
+# By address of their sqlite3*, which is used again after a close, so that this does not grow. References without a callback: a
+# WeakSet's callbacks, run while a connection is deallocated and other threads open more, ended in a segmentation fault.
+_connections: dict[int, weakref.ref[apsw.Connection]] = {}
+
+
+def open_connections() -> list[apsw.Connection]:
+    """Return the connections of this process whose main database is ours, closed ones perhaps among them."""
+    return [connection for reference in list(_connections.values()) if (connection := reference()) is not None]
 
 
 def reserve(connection: apsw.Connection) -> None:
     """Reserve the bytes on a new connection whose main database is ours."""
     if files_of(connection):
         connection.reserve_bytes("main", RESERVED_BYTES)
-        connections.add(connection)
+        _connections[connection.sqlite3_pointer()] = weakref.ref(connection)
 
 
 def install() -> None:
