@@ -227,8 +227,9 @@ class JournalFile(apsw.VFSFile):
         try:
             plain = self._open(sealed, number)
         except (NotAuthenticError, UnknownEpochError):
-            newer = self._database.page_keys().may_be_newer(sealed[-4:])
-            if newer or self._must_open(offset):
+            # What does not have to open is what a torn write or an earlier transaction left here: its epoch may be any number.
+            # A record under an epoch that only a newer superblock has does have to: that superblock was durable before it.
+            if self._must_open(offset):
                 raise self._damaged(offset, number) from None
             return bytes(self._page_size)
         self._page = (offset + self._page_size, number, sealed[_TAG])
