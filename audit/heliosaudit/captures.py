@@ -1,0 +1,169 @@
+"""From hooks to events: what the exec tracer, the authorizer and the audited cursor see of a statement (AUDIT.md, "Capture")."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+import time
+import weakref
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import apsw
+import msgspec
+
+from heliosaudit import sessions
+from heliosaudit.events import Event, timestamp
+from heliosaudit.literals import literal
+from heliosaudit.policies import Policy
+from heliosaudit.statements import Verdict
+
+if TYPE_CHECKING:
+    from heliosaudit.cursors import Cursor
+
+__all__ = ["Running", "commitment", "describe", "event_for", "said"]
+
+Bindings = Sequence[Any] | Mapping[str, Any] | None if TYPE_CHECKING else Any
+
+
+class Running:
+    """A statement between its start and its end.
+
+    Attributes:
+        cursor: Weak reference to the cursor that runs it; None for a blob handle, and for ``with connection:``.
+        verdict: What it is.
+        sql: Its text.
+        bindings: What is bound.
+        started: Nanoseconds of the performance counter.
+        occurred: Nanoseconds since the epoch.
+        rows: Rows handed out so far.
+        changes: SQLite's `total_changes` before it.
+        holder: A write handle on a temporary row, which keeps an autocommit statement's transaction open until its event is in.
+        began: Whether a BEGIN of ours is around it.
+        may_commit: Whether SQLite may commit while it runs.
+        closed: Whether it has ended.
+        images: Row images so far.
+    """
+
+    __slots__ = (
+        "began",
+        "bindings",
+        "changes",
+        "closed",
+        "cursor",
+        "holder",
+        "images",
+        "may_commit",
+        "occurred",
+        "rows",
+        "sql",
+        "started",
+        "verdict",
+    )
+
+    def __init__(self, cursor: Cursor | None, verdict: Verdict, sql: str, bindings: Bindings, changes: int) -> None:
+        self.cursor = None if cursor is None else weakref.ref(cursor)  # a cycle would keep a dropped cursor from ending it
+        self.verdict = verdict
+        self.sql = sql
+        self.bindings = bindings
+        self.occurred = time.time_ns()
+        self.started = time.perf_counter_ns()
+        self.rows = 0
+        self.changes = changes
+        self.holder: Any = None
+        self.began = False
+        self.may_commit = False
+        self.closed = False
+        self.images: list[Any] | None = None
+
+
+def said(error: BaseException) -> str:
+    """Describe an error for the log: an exception of the application's own may quote values, so only its class is named."""
+    name = type(error).__name__
+    return f"{name}: {error}" if isinstance(error, apsw.Error) else name
+
+
+def event_for(
+    running: Running, policy: Policy, *, success: bool = True, error: str | None = None, affected: int | None = None
+) -> Event | None:
+    """Make the event of a statement that has ended; None if the policy does not want this user's."""
+    verdict = running.verdict
+    session = sessions.current()
+    user = session.user
+    if (policy.include_users and user not in policy.include_users) or user in policy.exclude_users:
+        return None
+    took = (time.perf_counter_ns() - running.started) // 1000 if policy.capture_execution_time else None
+    query, parameters, values = describe(verdict, running.bindings, policy)
+    event = Event(
+        [
+            "",
+            timestamp(running.occurred),
+            session.id,
+            user,
+            verdict.operation,
+            verdict.target,
+            query,
+            affected,
+            success,
+            error,
+            session.client_ip if policy.capture_client_ip else None,
+            (session.application_name or policy.application_name) if policy.capture_application_name else None,
+            verdict.database if policy.capture_database_name else None,
+            took,
+            verdict.event_class,
+            False,
+            verdict.reads,
+            verdict.writes,
+            session.custom or None if policy.capture_custom_fields else None,
+            running.images,
+            parameters,
+            None,
+        ],
+        is_work=verdict.is_work and (success or bool(affected)),
+    )
+    event.values = values
+    return event
+
+
+def describe(
+    verdict: Verdict, bindings: Bindings, policy: Policy
+) -> tuple[str, list[str] | None, list[tuple[bytes, Any]] | None]:
+    """Return the SQL as the policy wants it, the commitments to its values, and the values with their salts."""
+    template = verdict.template
+    if template is None:
+        return "", None, None
+    if not template.has_parameters or not verdict.shows_values:
+        return template.text, None, None
+    if policy.capture_parameters == "redactable":
+        salted = [(secrets.token_bytes(16), _storable(value)) for value in template.values(bindings)]
+        return template.text, [commitment(salt, value) for salt, value in salted], salted
+    if policy.capture_parameters == "hashed":
+        key = policy.hash_key
+        query = template.render(bindings, lambda value: "/* " + hmac.digest(key, _bytes(value), "sha256").hex() + " */ ?")
+    else:
+        limit = policy.max_value_length
+        query = template.render(bindings, lambda value: literal(value, limit))
+    longest = policy.max_query_length
+    if len(query) > longest:
+        query = f"{query[:longest]} /* {len(query) - longest} more characters */"
+    return query, None, None
+
+
+def commitment(salt: bytes, value: Any) -> str:
+    """Return what the record holds of a redactable value: SHA-256(salt || its JSON), in hexadecimal."""
+    return hashlib.sha256(salt + _bytes(value)).hexdigest()
+
+
+def _storable(value: Any) -> Any:
+    """Return a bound value as SQLite stores it, or its literal where it is none of SQLite's."""
+    if value is None or isinstance(value, (int, float, str, bytes)):
+        return value
+    return bytes(value) if isinstance(value, (bytearray, memoryview)) else literal(value, 0)
+
+
+def _bytes(value: Any) -> bytes:
+    try:
+        return msgspec.json.encode(value)
+    except (TypeError, ValueError, OverflowError):
+        return literal(value, 1 << 30).encode()

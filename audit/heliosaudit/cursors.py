@@ -1,0 +1,203 @@
+"""The audited cursor: it sees where each statement ends, which no hook of SQLite's tells in time."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import apsw
+
+if TYPE_CHECKING:
+    from heliosaudit.auditors import Auditor
+    from heliosaudit.captures import Running
+
+__all__ = ["Cursor", "is_done"]
+
+_execute = apsw.Cursor.execute
+_executemany = apsw.Cursor.executemany
+_next = apsw.Cursor.__next__
+_close = apsw.Cursor.close
+_get: Any = apsw.Cursor.get
+_END = object()
+
+
+def is_done(cursor: apsw.Cursor) -> bool:
+    """Tell whether a cursor's statements have all ended."""
+    try:
+        cursor.is_explain  # noqa: B018 - APSW raises where there is no statement any more
+    except apsw.ExecutionCompleteError:
+        return True
+    except apsw.CursorClosedError:
+        return True
+    return False
+
+
+class Cursor(apsw.Cursor):
+    """An `apsw.Cursor` whose statements are audited; `Connection.cursor` and `Connection.execute` make them.
+
+    Attributes:
+        running: The statement that has not ended yet.
+        is_fresh: Whether none of its statements has run yet.
+        is_control: Whether it runs what ``with connection:`` does.
+        text: What was last executed.
+        trace: The exec tracer that the application set on this cursor.
+    """
+
+    def __init__(self, connection: apsw.Connection) -> None:
+        super().__init__(connection)
+        self.auditor: Auditor = connection.auditor  # type: ignore[attr-defined]
+        self.running: Running | None = None
+        self.text = ""
+        self.is_fresh = False
+        self.is_control = False
+        self.trace: Any = None
+
+    def execute(self, statements: str, *args: Any, **kwargs: Any) -> Cursor:  # type: ignore[override]
+        """See `apsw.Cursor.execute`."""
+        self._run(_execute, statements, args, kwargs)
+        return self
+
+    def executemany(self, statements: str, sequenceofbindings: Iterable[Any], *args: Any, **kwargs: Any) -> Cursor:  # type: ignore[override]
+        """See `apsw.Cursor.executemany`."""
+        self._run(_executemany, statements, (self._rows(iter(sequenceofbindings)), *args), kwargs)
+        return self
+
+    def _run(self, method: Any, statements: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        auditor = self.auditor
+        if self.running is not None:
+            auditor.reset(self)
+        self.text = statements
+        self.is_fresh = True
+        auditor.start()
+        was = auditor.enter()
+        try:
+            method(self, statements, *args, **kwargs)
+        except BaseException as error:
+            auditor.leave(was)
+            self._failed(error)
+            raise
+        auditor.leave(was)
+        running = self.running
+        if running is not None and (running.verdict.never_returns_rows or is_done(self)):
+            auditor.finish(running)
+
+    def _failed(self, error: BaseException) -> None:
+        """Record a failure; raise another error in its place where there is one."""
+        instead = self.auditor.failed(self, error)
+        if instead is not error:
+            raise instead from error
+
+    def _rows(self, bindings: Iterator[Any]) -> Iterator[Any]:
+        """Hand out bindings; a row's statement has ended, and commits, before the application is asked for the next."""
+        for row in bindings:
+            yield row
+            running = self.running
+            if running is not None:
+                self.auditor.finish(running)
+
+    def __next__(self) -> Any:
+        """See `apsw.Cursor.__next__`."""
+        auditor = self.auditor
+        was = auditor.enter()
+        try:
+            row = _next(self)
+        except StopIteration:
+            auditor.leave(was)
+            self._finish()
+            raise
+        except BaseException as error:
+            auditor.leave(was)
+            self._failed(error)
+            raise
+        auditor.leave(was)
+        if self.running is not None:
+            self.running.rows += 1
+        return row
+
+    def _finish(self) -> None:
+        running = self.running
+        if running is not None:
+            self.auditor.finish(running)
+
+    def fetchone(self) -> Any:
+        """See `apsw.Cursor.fetchone`."""
+        return next(self, None)
+
+    def fetchall(self) -> list[Any]:
+        """See `apsw.Cursor.fetchall`."""
+        running = self.running
+        if running is None or len(running.sql) != len(self.text):
+            return list(self)  # several statements, whose rows are counted one by one
+        auditor = self.auditor
+        rows: list[Any] = []
+        was = auditor.enter()
+        try:
+            rows.extend(iter(functools.partial(_next, self), _END))
+        except BaseException as error:
+            auditor.leave(was)
+            running.rows += len(rows)
+            self._failed(error)
+            raise
+        auditor.leave(was)
+        running.rows += len(rows)
+        self._finish()
+        return rows
+
+    @property
+    def get(self) -> Any:
+        """See `apsw.Cursor.get`."""
+        auditor = self.auditor
+        was = auditor.enter()
+        try:
+            found = _get.__get__(self)
+        except BaseException as error:
+            auditor.leave(was)
+            self._failed(error)
+            raise
+        auditor.leave(was)
+        if self.running is not None:
+            self.running.rows += len(found) if isinstance(found, list) else found is not None
+            self._finish()
+        return found
+
+    def close(self, force: bool = False) -> None:  # noqa: FBT001, FBT002 - APSW's signature
+        """See `apsw.Cursor.close`."""
+        try:
+            _close(self, force)
+        except BaseException as error:
+            self._failed(error)
+            raise
+        self._finish()
+
+    def __del__(self) -> None:
+        """End what was left half-read, as APSW does, errors and all."""
+        if self.running is not None:
+            with contextlib.suppress(Exception):
+                self.close(True)  # noqa: FBT003 - APSW's signature
+
+    @property
+    def exec_trace(self) -> Any:
+        """See `apsw.Cursor.exec_trace`."""
+        return self.trace
+
+    @exec_trace.setter
+    def exec_trace(self, trace: Any) -> None:
+        if trace is not None and not callable(trace):
+            msg = "exec_trace is a callable or None"
+            raise TypeError(msg)
+        self.trace = trace
+
+    exectrace = exec_trace
+
+    def set_exec_trace(self, callable: Any) -> None:  # noqa: A002 - APSW's name
+        """See `apsw.Cursor.set_exec_trace`."""
+        self.exec_trace = callable
+
+    def get_exec_trace(self) -> Any:
+        """See `apsw.Cursor.get_exec_trace`."""
+        return self.trace
+
+    setexectrace = set_exec_trace
+    getexectrace = get_exec_trace

@@ -1,0 +1,173 @@
+"""SQL with its values in it, as an auditor reads it: `query LIKE '%P12345%'` finds a patient's events.
+
+SQLite's own `expanded_sql` stops at a NUL and knows no limit, so values are rendered here, in SQLite's literal syntax
+(https://sqlite.org/lang_expr.html, "Literal Values"; unistr() for control characters).
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+__all__ = ["Template", "literal", "printable", "without_literals", "without_secrets"]
+
+_TOKENS = re.compile(
+    r"""
+      '(?:[^']|'')*' | "(?:[^"]|"")*" | `(?:[^`]|``)*` | \[[^\]]*\]     # quoted
+    | --[^\n]* | /\*.*?(?:\*/|$)                                       # comments
+    | (?P<parameter>\?\d* | [:@\#][\w$]+ | \$[\w$]+(?:::[\w$]+)*(?:\([^\s)]*\))?)
+    """,
+    re.VERBOSE | re.DOTALL,
+)
+_LITERALS = re.compile(r"[xX]?'(?:[^']|'')*'|(?<![\w$.])\d[\w.]*")
+_CONTROLS = re.compile("[\x00-\x1f\x7f\ud800-\udfff\\\\]")
+_UNSAFE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
+_SECRETS = re.compile(r"\bkey\b|\brekey\b|\bhexkey\b|\bhexrekey\b|\btextkey\b|passphrase|password", re.IGNORECASE)
+_SECRET_STATEMENTS = re.compile(
+    r"(\bpragma\s+(?:[\w\"`\[\]]+\s*\.\s*)?[\"`\[']?\w*key\w*[\"`\]']?\s*[=(]?|\battach\b.*?\bkey\b)(.*)", re.IGNORECASE | re.DOTALL
+)
+_URI_SECRETS = re.compile(r"([?&;](?:[\w-]*key|passphrase|password)=)[^&'\"\s]*", re.IGNORECASE)
+_INTEGERS = 1 << 63
+
+
+def _escape(match: re.Match[str]) -> str:
+    character = match.group()
+    return "\\\\" if character == "\\" else f"\\u{ord(character):04x}"
+
+
+def literal(value: Any, limit: int) -> str:
+    """Render a value as an SQL literal.
+
+    Args:
+        value: What was bound: None, int, float, str, bytes or another buffer, or one of APSW's wrappers.
+        limit: Characters of a text, or bytes of a blob, that are kept; the literal says how many were left out.
+    """
+    kind = type(value)
+    if kind is int:
+        return str(value) if -_INTEGERS <= value < _INTEGERS else f"{value} /* beyond 64 bits */"
+    if kind is str:
+        return _text(value, limit)
+    if value is None:
+        return "NULL"
+    if isinstance(value, float):
+        if math.isfinite(value):
+            return repr(float(value))
+        return "NULL /* NaN */" if math.isnan(value) else "9e999" if value > 0 else "-9e999"
+    if isinstance(value, int):  # bool and other subclasses
+        return str(int(value))
+    if isinstance(value, str):
+        return _text(str(value), limit)
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        data = bytes(value[: limit + 1]) if not isinstance(value, memoryview) else bytes(value.cast("B")[: limit + 1])
+        size = len(value) if not isinstance(value, memoryview) else value.nbytes
+        left_out = f" /* {size - limit} more bytes */" if size > limit else ""
+        return f"x'{data[:limit].hex()}'{left_out}"
+    return f"/* {kind.__name__} */"
+
+
+def _text(value: str, limit: int) -> str:
+    left_out = ""
+    if len(value) > limit:
+        left_out = f" /* {len(value) - limit} more characters */"
+        value = value[:limit]
+    quoted = value.replace("'", "''") if "'" in value else value
+    if not value.isprintable() and _CONTROLS.search(value):
+        return f"unistr('{_CONTROLS.sub(_escape, quoted)}'){left_out}"
+    return f"'{quoted}'{left_out}"
+
+
+def without_secrets(sql: str) -> str:
+    """Take keys and passphrases out of SQL: of PRAGMA key and its like, of ATTACH ... KEY, and of URIs."""
+    if not _SECRETS.search(sql):
+        return sql
+    sql = _URI_SECRETS.sub(r"\1***", sql)
+    return _SECRET_STATEMENTS.sub(r"\1 ***", sql)
+
+
+def without_literals(sql: str) -> str:
+    """Take text, blob and number literals out of SQL."""
+    return _LITERALS.sub("?", sql)
+
+
+def printable(sql: str) -> str:
+    """Replace what can't be stored or shown: control characters and lone surrogates."""
+    return _UNSAFE.sub("\N{REPLACEMENT CHARACTER}", sql) if not sql.isprintable() else sql
+
+
+class Template:
+    """SQL taken apart at its parameters, so that rendering values into it costs a join.
+
+    Attributes:
+        text: The SQL, with secrets taken out and cut to its limit.
+    """
+
+    __slots__ = ("_names", "_pieces", "text")
+
+    def __init__(self, sql: str, limit: int) -> None:
+        """Take SQL apart.
+
+        Args:
+            sql: Text of one statement.
+            limit: Characters that are kept.
+        """
+        sql = sql.strip()
+        text = printable(without_secrets(sql))
+        if len(text) > limit:
+            text = f"{text[:limit]} /* {len(text) - limit} more characters */"
+        self.text = text
+        self._pieces: list[str] = []
+        self._names: list[tuple[int, str]] = []  # index into the sequence, and name, of each parameter in order
+        self._take_apart(text)
+
+    def _take_apart(self, text: str) -> None:
+        start = largest = 0
+        numbers: dict[str, int] = {}
+        for match in _TOKENS.finditer(text):
+            name = match.group("parameter")
+            if name is None:
+                continue
+            # https://sqlite.org/lang_expr.html#varparam: "?" takes one more than the largest number so far, a name its own
+            if name == "?":
+                number = largest + 1
+            elif name[0] == "?":
+                number = int(name[1:])
+            else:
+                number = numbers.setdefault(name, largest + 1)
+            largest = max(largest, number)
+            self._pieces.append(text[start : match.start()])
+            self._names.append((number - 1, name))
+            start = match.end()
+        self._pieces.append(text[start:])
+
+    @property
+    def has_parameters(self) -> bool:
+        """Whether there is anything to render."""
+        return bool(self._names)
+
+    def values(self, bindings: Sequence[Any] | Mapping[str, Any] | None) -> list[Any]:
+        """Return the value of each parameter in the order of the text; missing ones are None, as SQLite binds NULL."""
+        if bindings is None:
+            return [None] * len(self._names)
+        if isinstance(bindings, Mapping) or not hasattr(bindings, "__len__"):
+            return [_named(bindings, name) for _, name in self._names]
+        size = len(bindings)
+        return [bindings[index] if index < size else None for index, _ in self._names]
+
+    def render(self, bindings: Sequence[Any] | Mapping[str, Any] | None, show: Callable[[Any], str]) -> str:
+        """Return the SQL with ``show(value)`` in the place of each parameter."""
+        names = self._names
+        if not names:
+            return self.text
+        parts = [""] * (2 * len(names) + 1)
+        parts[::2] = self._pieces
+        parts[1::2] = [show(value) for value in self.values(bindings)]
+        return "".join(parts)
+
+
+def _named(bindings: Any, name: str) -> Any:
+    try:
+        return bindings[name[1:]]
+    except (KeyError, IndexError, TypeError):
+        return None

@@ -1,0 +1,68 @@
+"""What the log does on the application's own connection without its noticing (AUDIT.md, "Transparency").
+
+`changes()`, `last_insert_rowid()` and `total_changes()` are put back; hooks and limits of the application do not apply meanwhile.
+"""
+
+from __future__ import annotations
+
+import apsw
+
+from heliosaudit.schemas import PREFIX
+
+__all__ = ["Scratch", "allow", "refuse"]
+
+_HOLD = f"{PREFIX}_hold"
+_COUNT = f"{PREFIX}_count"
+
+
+def allow(_cursor: apsw.Cursor, _sql: str, _bindings: object) -> bool:
+    """Exec tracer of the log's own cursors: the connection's is not for them."""
+    return True
+
+
+def refuse(_cursor: apsw.Cursor, _sql: str, _bindings: object) -> bool:
+    """Exec tracer of a cursor whose statement is only to be prepared."""
+    return False
+
+
+class Scratch:
+    """Tables in the temporary database: a row to hold a transaction open by, and rows to count changes with."""
+
+    def __init__(self, connection: apsw.Connection, cursor: apsw.Cursor, secret: str) -> None:
+        self._connection = connection
+        self._cursor = cursor
+        mark = f" -- {secret}"
+        self._make = (
+            f"CREATE TEMP TABLE IF NOT EXISTS {_HOLD}(b BLOB){mark}",
+            f"INSERT INTO temp.{_HOLD}(rowid, b) VALUES(1, x'00') ON CONFLICT DO NOTHING{mark}",
+            f"CREATE TEMP TABLE IF NOT EXISTS {_COUNT}(n INTEGER PRIMARY KEY, x){mark}",
+        )
+        self._none = f"DELETE FROM temp.{_COUNT} WHERE 0{mark}"
+        self._fill = (
+            f"WITH RECURSIVE i(n) AS (SELECT ? UNION ALL SELECT n + 1 FROM i WHERE n < ?) "
+            f"INSERT INTO temp.{_COUNT}(n) SELECT n FROM i{mark}"
+        )
+        self._size = f"SELECT coalesce(max(n), 0) FROM temp.{_COUNT}{mark}"
+        self._some = f"UPDATE temp.{_COUNT} SET x = NULL WHERE n <= ?{mark}"
+
+    def make(self) -> None:
+        """Make the tables, or make them again: PRAGMA temp_store drops them."""
+        for statement in self._make:
+            self._cursor.execute(statement)
+
+    def hold(self) -> apsw.Blob:
+        """Open a write handle: SQLite commits no autocommit statement before it is closed (vdbeaux.c, sqlite3VdbeHalt)."""
+        return apsw.Connection.blob_open(self._connection, "temp", _HOLD, "b", 1, True)  # noqa: FBT003 - APSW's signature
+
+    def restore(self, changes: int, rowid: int) -> None:
+        """Make `changes()` and `last_insert_rowid()` say again what they said."""
+        if changes == self._connection.changes():
+            pass
+        elif changes == 0:
+            self._cursor.execute(self._none)
+        else:
+            filled = self._cursor.execute(self._size).fetchall()[0][0]
+            if filled < changes:
+                self._cursor.execute(self._fill, (filled + 1, changes))
+            self._cursor.execute(self._some, (changes,))
+        self._connection.set_last_insert_rowid(rowid)

@@ -1,0 +1,118 @@
+"""Writes events that belong to no transaction of the application's: reads, failures, denials, what was rolled back.
+
+It does so on a connection of its own, so that the application's is not touched, and from a thread of its own if the application is
+idle. It never waits for a lock: what can't be written now stays in memory until it can.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import apsw
+
+from heliosaudit.errors import AuditError
+from heliosaudit.private import allow
+from heliosaudit.stores import Store
+
+if TYPE_CHECKING:
+    from heliosaudit.auditors import Auditor
+
+__all__ = ["Recorder"]
+
+
+class Recorder:
+    """A connection to the log of one database, shared by none."""
+
+    def __init__(self, opener: Callable[[], apsw.Connection], interval: float) -> None:
+        """Write through what ``opener`` opens.
+
+        Args:
+            opener: Opens a further connection to the same database, not audited.
+            interval: Seconds that an event waits at most while the lock is free.
+        """
+        self._opener = opener
+        self._interval = interval
+        self._connection: apsw.Connection | None = None
+        self._store: Store | None = None
+        self._lock = threading.RLock()
+        self._auditor: weakref.ref[Auditor] | None = None
+        self._thread: threading.Thread | None = None
+        self._wake = threading.Event()
+        self._closed = False
+        self._process = os.getpid()
+
+    def _open(self) -> Store:
+        if self._store is None:
+            connection = self._opener()
+            connection.set_busy_timeout(0)
+            cursor = apsw.Cursor(connection)
+            cursor.exec_trace = allow
+            self._connection, self._store = connection, Store(cursor)
+        return self._store
+
+    def write(self, auditor: Auditor) -> bool:
+        """Write the facts of an auditor; returns whether none is left."""
+        if self._process != os.getpid():  # a forked child must not touch its parent's connection
+            return False
+        facts = auditor.transactions.facts
+        with self._lock:
+            with auditor.lock:
+                events = list(facts)
+                facts.clear()
+            if not events:
+                return True
+            begun = False
+            try:
+                store = self._open()
+                connection = self._connection
+                assert connection is not None  # noqa: S101 - _open has made it
+                connection.execute("BEGIN IMMEDIATE")
+                begun = True
+                store.append(events)
+                connection.execute("COMMIT")
+            except (apsw.Error, AuditError):
+                if begun and connection is not None and connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                with auditor.lock:
+                    facts.extendleft(reversed(events))
+                return False
+            return True
+
+    def expect(self, auditor: Auditor) -> None:
+        """Note that an auditor has facts: they are written after the interval, if not before."""
+        if self._thread is None and not self._closed and self._process == os.getpid():
+            self._auditor = weakref.ref(auditor)
+            self._thread = threading.Thread(target=self._work, name="heliosaudit recorder", daemon=True)
+            self._thread.start()
+
+    def _work(self) -> None:
+        while not self._wake.wait(self._interval):
+            auditor = self._auditor() if self._auditor is not None else None
+            if auditor is None:
+                return
+            if auditor.transactions.facts:
+                with auditor.idle() as is_idle:
+                    if is_idle:
+                        self.write(auditor)
+            del auditor
+
+    def release(self) -> None:
+        """Close the connection, for SQLite wants the database for one connection alone; it is opened again when needed."""
+        with self._lock:
+            if self._connection is not None and self._process == os.getpid():
+                self._connection.close()
+            self._connection = self._store = None
+
+    def forget(self, auditor: Auditor) -> None:
+        """End with an auditor's connection."""
+        self._closed = True
+        self._wake.set()
+        thread = self._thread
+        if thread is not None and thread is not threading.current_thread() and self._process == os.getpid():
+            thread.join()
+        self.write(auditor)
+        self.release()

@@ -1,0 +1,135 @@
+"""Appending to the log inside a transaction that somebody else begins and ends (AUDIT.md, "The chain").
+
+The head of the chain is read only once the write lock is held, or two writers would append to the same head.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import time
+import uuid
+from collections.abc import Sequence
+
+import apsw
+
+from heliosaudit import chains, schemas
+from heliosaudit.errors import AuditError
+from heliosaudit.events import Event, event_of, timestamp
+from heliosaudit.records import encode
+from heliosaudit.schemas import LOG, VALUES
+
+__all__ = ["Store", "create", "has_log", "in_transaction"]
+
+_sha256 = hashlib.sha256
+
+
+class Store:
+    """Appends to the log of a connection's main database, through a cursor of its own.
+
+    Its statements hold a secret, so that nobody else's SQL text is theirs: whoever ran the same text would be given the prepared
+    statement, and with it the permission to write.
+    """
+
+    def __init__(self, cursor: apsw.Cursor, secret: str | None = None) -> None:
+        """Write through ``cursor``."""
+        self._cursor = cursor
+        self.secret = secret or secrets.token_hex(16)
+        mark = f" -- {self.secret}"
+        self._head = f"SELECT id, checksum, timestamp FROM main.{LOG} ORDER BY id DESC LIMIT 1{mark}"
+        self._insert = f"INSERT INTO main.{LOG}(id, record, checksum) VALUES(?, ?, ?){mark}"
+        self._insert_value = f"INSERT INTO main.{VALUES}(event, position, salt, value) VALUES(?, ?, ?, ?){mark}"
+
+    def head(self) -> tuple[int, bytes, str]:
+        """Return id, checksum and time of the last event.
+
+        Raises:
+            AuditError: There is no event at all, not even the genesis record.
+        """
+        found: list[tuple[int, bytes, str]] = self._cursor.execute(self._head).fetchall()  # to its end, or it would stay active
+        if not found:
+            msg = "the audit log is empty: its genesis record has been removed"
+            raise AuditError(msg)
+        return found[0]
+
+    def append(self, events: Sequence[Event], *, genesis: bool = False) -> int:
+        """Append events to the chain; the caller holds the write lock, or takes it with this.
+
+        Returns:
+            How many events were written: one more than given where the clock had been set back.
+
+        Raises:
+            AuditError: The log lost its genesis record.
+            apsw.Error: The log can't be written.
+        """
+        number, previous, last = (0, chains.ROOT, "") if genesis else self.head()
+        now = timestamp(time.time_ns())
+        if now < last:
+            events = [*events, self._clock_step(now, last)] if now[:19] < last[:19] else events
+            now = last
+        rows = []
+        values: list[tuple[int, int, bytes, object]] = []
+        for event in events:
+            fields = event.fields
+            fields[0] = now
+            record = encode(fields)
+            number += 1
+            previous = _sha256(previous + number.to_bytes(8, "big") + record).digest()
+            rows.append((number, record.decode(), previous))
+            if event.values:
+                values += [(number, position, salt, value) for position, (salt, value) in enumerate(event.values)]
+        if len(rows) == 1:
+            self._cursor.execute(self._insert, rows[0])
+        else:
+            self._cursor.executemany(self._insert, rows)
+        if values:
+            self._cursor.executemany(self._insert_value, values)
+        return len(rows)
+
+    def _clock_step(self, now: str, last: str) -> Event:
+        """Return the event that says that the clock went back: `timestamp` is held, so that it never steps back."""
+        return event_of("CLOCK STEP", event_class="ADMIN", user="", details={"clock": now, "held_at": last})
+
+
+def has_log(connection: apsw.Connection) -> bool:
+    """Tell whether the main database has an audit log."""
+    return connection.table_exists("main", LOG)
+
+
+def create(connection: apsw.Connection, user: str, details: dict[str, str] | None = None) -> None:
+    """Make the log's tables and its genesis record, in the transaction that is open.
+
+    Args:
+        connection: A connection that is not audited yet.
+        user: Who turns auditing on.
+        details: What else the genesis record says, such as the UUID of the file.
+    """
+    cursor = apsw.Cursor(connection)
+    for statement in schemas.statements():
+        cursor.execute(statement)
+    genesis = event_of(
+        "GENESIS",
+        event_class="AUDIT",
+        user=user,
+        target=LOG,
+        details={"uuid": str(uuid.uuid4()), "format": "heliosaudit 1", "sqlite": apsw.sqlite_lib_version(), **(details or {})},
+    )
+    Store(cursor).append([genesis], genesis=True)
+
+
+def in_transaction(connection: apsw.Connection, events: Sequence[Event]) -> int:
+    """Append events to the log of a connection that is not audited, in a transaction of their own.
+
+    Raises:
+        AuditError: The log lost its genesis record.
+        apsw.BusyError: Another connection is writing, for longer than the busy timeout.
+    """
+    cursor = apsw.Cursor(connection)
+    cursor.execute("BEGIN IMMEDIATE")
+    try:
+        written = Store(cursor).append(events)
+    except BaseException:
+        cursor.execute("ROLLBACK")
+        raise
+    cursor.execute("COMMIT")
+    return written
