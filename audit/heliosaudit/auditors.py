@@ -43,6 +43,8 @@ _ERROR_IN_STEP = "resetcursor"  # the frame that APSW puts into tracebacks of er
 
 _FAIL = re.compile(r"\bOR\s+FAIL\b", re.IGNORECASE)
 
+_CONDITIONAL = re.compile(r"\bEXISTS\b", re.IGNORECASE)
+
 _base = apsw.Connection
 
 
@@ -266,6 +268,8 @@ class Auditor:
             if not connection.in_transaction:
                 if kind == "DDL" and self._begin_hidden_transaction():
                     running.began = True
+                    if _CONDITIONAL.search(running.sql):
+                        running.schema = self._schema_version(verdict)
                 else:
                     running.holder = self._scratch.hold()
                     self._held.append(running)
@@ -306,11 +310,24 @@ class Auditor:
     def _before_transaction(self, running: Running) -> None:
         verdict = running.verdict
         frames = self.transactions.frames
+        if verdict.operation in ("BEGIN", "SAVEPOINT") and not self.connection.in_transaction:
+            self._end_held_statements()
         if not frames:
             return
         outermost = verdict.operation == "RELEASE" and self.transactions.index_of(verdict.savepoint) == 0
         if verdict.operation == "COMMIT" or outermost or (verdict.operation == "SAVEPOINT" and self._is_writing()):
             self._flush_inside()
+
+    def _end_held_statements(self) -> None:
+        """End the statements that are half-read under a holder, before a transaction begins; their cursors keep the rows.
+
+        A holder makes SQLite open a statement journal for them, and a transaction that begins while that is open loses rows when a
+        statement in it fails (SQLite 3.54.1 does so without us too, while any SELECT is half-read).
+        """
+        for running in [*self._held]:
+            cursor = running.cursor() if running.cursor is not None else None
+            if cursor is not None:
+                cursor.drain()
 
     def _intend(self, running: Running) -> None:
         """Record what is about to be tried, for it can't share a transaction with its event."""
@@ -379,7 +396,7 @@ class Auditor:
             running.began = False
             self._may_commit += 1
             try:
-                with self._privately(hides=False):
+                with self._privately():
                     self.private_cursor.execute(f"RELEASE __audit_ddl -- {self._secret}")
             finally:
                 self._may_commit -= 1
@@ -400,7 +417,7 @@ class Auditor:
 
     def _settle(self, running: Running, event: Event) -> None:
         """Write an event, or keep it until it can be."""
-        if (running.began or running.holder is not None) and event.is_work and not self._has_written():
+        if (running.began or running.holder is not None) and event.is_work and self._did_nothing(running):
             event.is_work = False  # IF NOT EXISTS and the like
             self._let_go(running)
             self.note(event)
@@ -420,6 +437,17 @@ class Auditor:
                 self._lost_transaction()
             if len(self.transactions.facts) >= self.policy.async_buffer_size:
                 self.flush()
+
+    def _did_nothing(self, running: Running) -> bool:
+        """Tell whether a statement changed nothing, as IF NOT EXISTS may have it."""
+        return not self._has_written() or (running.schema is not None and running.schema == self._schema_version(running.verdict))
+
+    def _schema_version(self, verdict: Verdict) -> int:
+        """Return the schema version of a statement's database (SQLite file format, "Schema cookie")."""
+        name = (verdict.database or "main").replace('"', '""')
+        with self._privately():
+            found: int = self.private_cursor.execute(f'PRAGMA "{name}".schema_version -- {self._secret}').fetchall()[0][0]
+        return found
 
     def _has_written(self) -> bool:
         """Tell whether the open transaction has taken a write lock on any database but the temporary one."""
@@ -618,9 +646,14 @@ class Auditor:
             self.rollbacks = -1
 
     def _roll_hidden_transaction_back(self) -> None:
-        if self.connection.in_transaction:
-            with self._privately(hides=not self._has_written()):
+        if not self.connection.in_transaction:
+            return
+        if self._has_written():
+            with self._privately(hides=False):
                 self.private_cursor.execute(f"ROLLBACK -- {self._secret}")
+        else:  # ROLLBACK would abort what is half-read
+            with self._privately():
+                self.private_cursor.execute(f"RELEASE __audit_ddl -- {self._secret}")
 
     def flush(self) -> bool:
         """Write the facts that wait, if the lock is free; returns whether none is left."""

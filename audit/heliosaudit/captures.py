@@ -43,6 +43,7 @@ class Running:
         began: Whether a BEGIN of ours is around it.
         may_commit: Whether SQLite may commit while it runs.
         closed: Whether it has ended.
+        schema: Schema version before it, where it may turn out to change nothing.
         images: Row images so far.
     """
 
@@ -57,6 +58,7 @@ class Running:
         "may_commit",
         "occurred",
         "rows",
+        "schema",
         "sql",
         "started",
         "verdict",
@@ -75,6 +77,7 @@ class Running:
         self.began = False
         self.may_commit = False
         self.closed = False
+        self.schema: int | None = None
         self.images: list[Any] | None = None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +42,8 @@ class Cursor(apsw.Cursor):
         running: The statement that has not ended yet.
         is_fresh: Whether none of its statements has run yet.
         is_control: Whether it runs what ``with connection:`` does.
+        rows: Rows of a statement that had to be ended before the application had read them.
+        error: What went wrong then.
         text: What was last executed.
         trace: The exec tracer that the application set on this cursor.
     """
@@ -49,6 +52,8 @@ class Cursor(apsw.Cursor):
         super().__init__(connection)
         self.auditor: Auditor = connection.auditor  # type: ignore[attr-defined]
         self.running: Running | None = None
+        self.rows: deque[Any] = deque()
+        self.error: Exception | None = None
         self.text = ""
         self.is_fresh = False
         self.is_control = False
@@ -68,6 +73,9 @@ class Cursor(apsw.Cursor):
         auditor = self.auditor
         if self.running is not None:
             auditor.reset(self)
+        if self.rows or self.error is not None:
+            self.rows.clear()
+            self.error = None
         self.text = statements
         self.is_fresh = True
         auditor.start()
@@ -97,8 +105,26 @@ class Cursor(apsw.Cursor):
             if running is not None:
                 self.auditor.finish(running)
 
+    def drain(self) -> None:
+        """Read the rows that are left, and end; they are handed out from here, and then what went wrong."""
+        try:
+            while True:
+                self.rows.append(self._step())
+        except StopIteration:
+            pass
+        except Exception as error:  # noqa: BLE001 - raised where the application reads on
+            self.error = error
+
     def __next__(self) -> Any:
         """See `apsw.Cursor.__next__`."""
+        if self.rows:
+            return self.rows.popleft()
+        if self.error is not None:
+            error, self.error = self.error, None
+            raise error
+        return self._step()
+
+    def _step(self) -> Any:
         auditor = self.auditor
         was = auditor.enter()
         try:
@@ -128,7 +154,7 @@ class Cursor(apsw.Cursor):
     def fetchall(self) -> list[Any]:
         """See `apsw.Cursor.fetchall`."""
         running = self.running
-        if running is None or len(running.sql) != len(self.text):
+        if running is None or self.rows or len(running.sql) != len(self.text):
             return list(self)  # several statements, whose rows are counted one by one
         auditor = self.auditor
         rows: list[Any] = []
@@ -148,6 +174,9 @@ class Cursor(apsw.Cursor):
     @property
     def get(self) -> Any:
         """See `apsw.Cursor.get`."""
+        if self.rows:
+            rows = [row[0] if len(row) == 1 else row for row in self]
+            return rows[0] if len(rows) == 1 else rows
         auditor = self.auditor
         was = auditor.enter()
         try:
