@@ -3,15 +3,55 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import apsw
 
+from heliosaudit import captures
+from heliosaudit.captures import Running
+from heliosaudit.failures import record_failure
+from heliosaudit.literals import Template
+from heliosaudit.sessions import current
+from heliosaudit.statements import judge_blob
+
 if TYPE_CHECKING:
     from heliosaudit.auditors import Auditor
-    from heliosaudit.captures import Running
 
-__all__ = ["Blob"]
+__all__ = ["Blob", "open_blob"]
+
+_base = apsw.Connection
+
+
+def open_blob(auditor: Auditor, database: str, table: str, column: str, rowid: int, *, writeable: bool) -> Blob:
+    """Open a blob handle; one that writes keeps an autocommit transaction open itself.
+
+    Args:
+        auditor: Of the connection.
+        database: Schema name.
+        table: Table.
+        column: Column.
+        rowid: Row.
+        writeable: Whether it may write.
+    """
+    connection, commits = auditor.connection, auditor.commits
+    verdict = judge_blob(database, table, column, rowid, auditor.policy, writes=writeable)
+    running = Running(None, verdict, "", None, _base.total_changes(connection))
+    was = auditor.enter()
+    try:
+        with commits.allowed():  # one that fails ends a transaction, too
+            blob = _base.blob_open(connection, database, table, column, rowid, writeable)
+    except apsw.Error as error:
+        record_failure(auditor, running, error)
+        raise
+    finally:
+        auditor.leave(was)
+    wanted = verdict.is_logged and captures.wants(auditor.policy, current().user)
+    if verdict.is_work and wanted and not connection.in_transaction:
+        commits.hold(running, blob)
+    elif writeable:
+        commits.allow(running)
+    return Blob(auditor, blob, running)
 
 
 class Blob:
@@ -36,8 +76,7 @@ class Blob:
             self._blob.write(data)
         except BaseException as error:
             self._auditor.leave(was)
-            if self._running is not None:
-                self._auditor.blob_failed(self._running, error)
+            self._failed(error)
             raise
         self._auditor.leave(was)
         if self._running is not None:
@@ -46,8 +85,27 @@ class Blob:
     def reopen(self, rowid: int) -> None:
         """See `apsw.Blob.reopen`."""
         self._blob.reopen(rowid)
-        if self._running is not None:
-            self._running = self._auditor.blob_moved(self._running, rowid)
+        running, auditor = self._running, self._auditor
+        if running is None or not running.verdict.is_logged:
+            return
+        event = captures.event_for(running, auditor.policy, affected=running.rows)
+        if event is not None and event.is_work and auditor.connection.in_transaction:
+            auditor.ledger.add_work(event)
+        elif event is not None and event.is_work:
+            auditor.commits.add_to_group(event)
+        elif event is not None:
+            auditor.ledger.note(event)
+        running.rows = 0
+        template = Template(f"blob.reopen({rowid}) on {running.verdict.target}", auditor.policy.max_query_length)
+        running.verdict = replace(running.verdict, template=template)
+
+    def _failed(self, error: BaseException) -> None:
+        """Record a write that failed; the handle stays."""
+        running, policy = self._running, self._auditor.policy
+        if running is not None and running.verdict.is_logged:
+            event = captures.event_for(running, policy, success=False, error=captures.said(error), affected=0)
+            if event is not None:
+                self._auditor.ledger.note(event)
 
     def close(self, force: bool = False) -> None:  # noqa: FBT001, FBT002 - APSW's signature
         """See `apsw.Blob.close`."""

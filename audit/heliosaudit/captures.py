@@ -22,7 +22,7 @@ from heliosaudit.statements import Verdict
 if TYPE_CHECKING:
     from heliosaudit.cursors import Cursor
 
-__all__ = ["Running", "commitment", "describe", "event_for", "said"]
+__all__ = ["Running", "commitment", "describe", "event_for", "said", "wants"]
 
 Bindings = Sequence[Any] | Mapping[str, Any] | None if TYPE_CHECKING else Any
 
@@ -87,6 +87,11 @@ def said(error: BaseException) -> str:
     return f"{name}: {error}" if isinstance(error, apsw.Error) else name
 
 
+def wants(policy: Policy, user: str) -> bool:
+    """Tell whether a policy wants a user's events."""
+    return user not in policy.exclude_users and (not policy.include_users or user in policy.include_users)
+
+
 def event_for(
     running: Running, policy: Policy, *, success: bool = True, error: str | None = None, affected: int | None = None
 ) -> Event | None:
@@ -94,7 +99,7 @@ def event_for(
     verdict = running.verdict
     session = sessions.current()
     user = session.user
-    if (policy.include_users and user not in policy.include_users) or user in policy.exclude_users:
+    if not wants(policy, user):
         return None
     took = (time.perf_counter_ns() - running.started) // 1000 if policy.capture_execution_time else None
     query, parameters, values = describe(verdict, running.bindings, policy)

@@ -10,6 +10,7 @@ import apsw
 
 from heliosaudit import sessions, stores
 from heliosaudit.auditors import Auditor
+from heliosaudit.blobs import open_blob
 from heliosaudit.contexts import Context
 from heliosaudit.cursors import Cursor
 from heliosaudit.errors import AccessDeniedError, AuditPolicyError
@@ -67,13 +68,14 @@ class Audited(apsw.Connection):
             _base.execute(self, "COMMIT")
         recorder = None if opener is None else Recorder(opener, policy.flush_interval)
         auditor = Auditor(self, policy, recorder)
-        auditor.offset = _base.total_changes(self) - before
-        auditor.trace, auditor.authorizer = _base.get_exec_trace(self), self.authorizer
+        auditor.writer.offset = _base.total_changes(self) - before
+        auditor.trace, auditor.gate.authorizer = _base.get_exec_trace(self), self.authorizer
         self.auditor = auditor
         self._context = Context()
         _base.set_exec_trace(self, auditor.on_statement)
-        _base.set_authorizer(self, auditor.authorize)
-        _base.set_commit_hook(self, auditor.on_commit, id=auditor)
+        _base.set_authorizer(self, auditor.gate.authorize)
+        _base.set_commit_hook(self, auditor.commits.on_commit, id=auditor)
+        self.create_scalar_function("total_changes", self.total_changes, 0, flags=apsw.SQLITE_INNOCUOUS)
         self.cursor_factory = Cursor
         auditor.record("OPEN", event_class="AUTH", target=os.path.basename(self.db_filename("main") or ":memory:"))
 
@@ -97,7 +99,7 @@ class Audited(apsw.Connection):
     def total_changes(self) -> int:
         """See `apsw.Connection.total_changes`; rows of the log do not count."""
         total: int = _base.total_changes(self)
-        return total if self.auditor is None else total - self.auditor.offset
+        return total if self.auditor is None else total - self.auditor.writer.offset
 
     totalchanges = total_changes
 
@@ -136,13 +138,13 @@ class Audited(apsw.Connection):
         if self.auditor is None:
             _base.set_authorizer(self, callable)
         else:
-            self.auditor.authorizer = callable
+            self.auditor.gate.authorizer = callable
             self.auditor.forget()
 
     setauthorizer = set_authorizer
 
     def _get_authorizer(self) -> Any:
-        return _base.authorizer.__get__(self) if self.auditor is None else self.auditor.authorizer  # type: ignore[attr-defined]
+        return _base.authorizer.__get__(self) if self.auditor is None else self.auditor.gate.authorizer  # type: ignore[attr-defined]
 
     authorizer = property(_get_authorizer, lambda self, callable: self.set_authorizer(callable))
 
@@ -177,7 +179,7 @@ class Audited(apsw.Connection):
         auditor = self.auditor
         if callable is None or auditor is None:
             return callable
-        return lambda *args: otherwise if auditor.hiding else callable(*args)
+        return lambda *args: otherwise if auditor.writer.hiding else callable(*args)
 
     def set_progress_handler(self, callable: Any, nsteps: int = 100, *, id: Any = None) -> None:  # noqa: A002 - APSW's names
         """See `apsw.Connection.set_progress_handler`; it can't interrupt the log."""
@@ -193,7 +195,7 @@ class Audited(apsw.Connection):
         auditor = self.auditor
         if callable is not None and auditor is not None:
             hook = callable
-            callable = lambda: False if auditor.hiding or auditor.refuses else hook()  # noqa: A001, E731 - APSW's name
+            callable = lambda: False if auditor.writer.hiding or auditor.commits.refuses else hook()  # noqa: A001, E731 - APSW's name
         _base.set_commit_hook(self, callable, id=id)
 
     setcommithook = set_commit_hook
@@ -206,8 +208,8 @@ class Audited(apsw.Connection):
             return
 
         def tell() -> None:
-            if not auditor.hiding and auditor.rollbacks:
-                auditor.rollbacks -= auditor.rollbacks > 0
+            if not auditor.writer.hiding and auditor.commits.rollbacks:
+                auditor.commits.rollbacks -= auditor.commits.rollbacks > 0
                 callable()
 
         _base.set_rollback_hook(self, tell, id=id)
@@ -230,7 +232,7 @@ class Audited(apsw.Connection):
         """Record an attempt and return the error."""
         assert self.auditor is not None  # noqa: S101 - asked only while audited
         self.auditor.record("ACCESS DENIED", event_class="AUTH", target=what, query=what, success=False, error=f"AccessDeniedError: {why}")
-        self.auditor.flush_soon()
+        self.auditor.ledger.flush_soon()
         return AccessDeniedError(why)
 
     def blob_open(self, database: str, table: str, column: str, rowid: int, writeable: bool) -> Any:  # noqa: FBT001 - APSW's signature
@@ -240,7 +242,7 @@ class Audited(apsw.Connection):
             return _base.blob_open(self, database, table, column, rowid, writeable)
         if writeable and is_reserved(table):
             raise self._deny("blob_open", f"{table} belongs to the audit log, which is append-only")
-        return auditor.blob(database, table, column, rowid, writeable)
+        return open_blob(auditor, database, table, column, rowid, writeable=writeable)
 
     blobopen = blob_open
 
@@ -278,7 +280,7 @@ class Audited(apsw.Connection):
         """See `apsw.Connection.load_extension`."""
         if self.auditor is not None:
             self.auditor.record("LOAD EXTENSION", target=filename)
-            self.auditor.flush_soon()
+            self.auditor.ledger.flush_soon()
         _base.load_extension(self, filename, entrypoint)
 
     loadextension = load_extension
@@ -299,13 +301,13 @@ class Audited(apsw.Connection):
             except OSError:
                 continue
             if same:
-                apsw.Cursor.execute(self.auditor.private_cursor, f'DETACH "{name.replace(chr(34), chr(34) * 2)}"')  # type: ignore[union-attr]
+                apsw.Cursor.execute(self.auditor.writer.cursor, f'DETACH "{name.replace(chr(34), chr(34) * 2)}"')  # type: ignore[union-attr]
                 raise self._deny("ATTACH", "the audited database is attached a second time, where it could be written past the audit")
 
     def close(self, force: bool = False) -> None:  # noqa: FBT001, FBT002 - APSW's signature
         """See `apsw.Connection.close`."""
         auditor = self.auditor
-        if auditor is not None and not auditor.closed:
+        if auditor is not None and not auditor.is_closed:
             auditor.record("CLOSE", event_class="AUTH")
             auditor.close()
         _base.close(self, force)

@@ -19,7 +19,7 @@ from heliosaudit.private import allow
 from heliosaudit.stores import Store
 
 if TYPE_CHECKING:
-    from heliosaudit.auditors import Auditor
+    from heliosaudit.ledgers import Ledger
 
 __all__ = ["Recorder"]
 
@@ -39,7 +39,7 @@ class Recorder:
         self._connection: apsw.Connection | None = None
         self._store: Store | None = None
         self._lock = threading.RLock()
-        self._auditor: weakref.ref[Auditor] | None = None
+        self._ledger: weakref.ref[Ledger] | None = None
         self._thread: threading.Thread | None = None
         self._wake = threading.Event()
         self._closed = False
@@ -54,51 +54,44 @@ class Recorder:
             self._connection, self._store = connection, Store(cursor)
         return self._store
 
-    def write(self, auditor: Auditor) -> bool:
-        """Write the facts of an auditor; returns whether none is left."""
+    def write(self, ledger: Ledger) -> bool:
+        """Write the facts of a connection; returns whether none is left."""
         if self._process != os.getpid():  # a forked child must not touch its parent's connection
             return False
-        facts = auditor.transactions.facts
         with self._lock:
-            with auditor.lock:
-                events = list(facts)
-                facts.clear()
+            events = ledger.take_facts()
             if not events:
                 return True
-            begun = False
+            connection = None
             try:
                 store = self._open()
                 connection = self._connection
                 assert connection is not None  # noqa: S101 - _open has made it
                 connection.execute("BEGIN IMMEDIATE")
-                begun = True
                 store.append(events)
                 connection.execute("COMMIT")
             except (apsw.Error, AuditError):
-                if begun and connection is not None and connection.in_transaction:
+                if connection is not None and connection.in_transaction:
                     connection.execute("ROLLBACK")
-                with auditor.lock:
-                    facts.extendleft(reversed(events))
+                ledger.put_back(events)
                 return False
             return True
 
-    def expect(self, auditor: Auditor) -> None:
-        """Note that an auditor has facts: they are written after the interval, if not before."""
+    def expect(self, ledger: Ledger) -> None:
+        """Note that there are facts: they are written after the interval, if not before."""
         if self._thread is None and not self._closed and self._process == os.getpid():
-            self._auditor = weakref.ref(auditor)
+            self._ledger = weakref.ref(ledger)
             self._thread = threading.Thread(target=self._work, name="heliosaudit recorder", daemon=True)
             self._thread.start()
 
     def _work(self) -> None:
         while not self._wake.wait(self._interval):
-            auditor = self._auditor() if self._auditor is not None else None
-            if auditor is None:
+            ledger = self._ledger() if self._ledger is not None else None
+            if ledger is None:
                 return
-            if auditor.transactions.facts:
-                with auditor.idle() as is_idle:
-                    if is_idle:
-                        self.write(auditor)
-            del auditor
+            if ledger.transactions.facts:
+                ledger.flush_while_idle()
+            del ledger
 
     def release(self) -> None:
         """Close the connection, for SQLite wants the database for one connection alone; it is opened again when needed."""
@@ -107,12 +100,12 @@ class Recorder:
                 self._connection.close()
             self._connection = self._store = None
 
-    def forget(self, auditor: Auditor) -> None:
-        """End with an auditor's connection."""
+    def end(self, ledger: Ledger) -> None:
+        """End with the connection that it serves."""
         self._closed = True
         self._wake.set()
         thread = self._thread
         if thread is not None and thread is not threading.current_thread() and self._process == os.getpid():
             thread.join()
-        self.write(auditor)
+        self.write(ledger)
         self.release()

@@ -1,0 +1,266 @@
+"""Autocommit statements and their events, which SQLite commits together (AUDIT.md, "Atomicity").
+
+A statement that changes rows runs under a holder: a write handle on a temporary row, before whose closing SQLite does not commit.
+DDL, which a holder would lock out, runs within a savepoint of ours. A commit hook refuses every commit that neither of them, nor the
+application's own COMMIT, has led to: what would get around the log is undone.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import apsw
+
+from heliosaudit import captures
+from heliosaudit.captures import Running
+from heliosaudit.errors import AuditError, AuditWriteError
+from heliosaudit.events import Event
+from heliosaudit.gates import Gate
+from heliosaudit.ledgers import Ledger
+from heliosaudit.writers import Writer
+
+__all__ = ["Commits"]
+
+_base = apsw.Connection
+_CONDITIONAL = re.compile(r"\bEXISTS\b", re.IGNORECASE)
+_DDL = "__audit_ddl"
+
+
+class Commits:
+    """Keeps autocommit statements from being committed without their events.
+
+    Attributes:
+        refuses: Whether the commit hook refuses whatever comes.
+        refused: Whether it refused something that came without its event.
+        rollbacks: How many rollbacks the application's hook is still told of; -1: all.
+        recorded: `id` of an error whose event was made where it arose.
+    """
+
+    def __init__(self, writer: Writer, ledger: Ledger, gate: Gate) -> None:
+        self._writer = writer
+        self._ledger = ledger
+        self._gate = gate
+        self.refuses = False
+        self.refused = False
+        self.rollbacks = -1
+        self.recorded = 0
+        self._expected = 0  # > 0 while something may commit that needs no event, or has it in the log
+        self._held: list[Running] = []
+        self._group: list[Event] = []  # events written under a holder while others were open: undecided as yet
+
+    def on_commit(self) -> bool:
+        """Refuse, as a commit hook, what would be committed without its events."""
+        if self.refuses:
+            return True
+        if self._gate.internal == threading.get_ident():
+            return False
+        is_known = self._expected or self._writer.has_appended or not self._writer.has_written
+        if is_known and not self._ledger.transactions.has_unwritten_work:
+            self._writer.has_appended = False
+            return False
+        self.refused = True
+        return True
+
+    # -- statements that need no event in their transaction ------------------------------------------------------------
+
+    def allow(self, running: Running) -> None:
+        """Let SQLite commit while a statement runs."""
+        running.may_commit = True
+        self._expected += 1
+
+    def end_allowance(self, running: Running) -> None:
+        """End what `allow` began."""
+        if running.may_commit:
+            running.may_commit = False
+            self._expected -= 1
+
+    @contextmanager
+    def allowed(self) -> Iterator[None]:
+        """Let SQLite commit within the block."""
+        self._expected += 1
+        try:
+            yield
+        finally:
+            self._expected -= 1
+
+    # -- holders -------------------------------------------------------------------------------------------------------
+
+    def begin(self, running: Running) -> None:
+        """Keep SQLite from committing an autocommit statement before its event is written."""
+        if running.verdict.event_class == "DDL" and self._begin_savepoint():
+            running.began = True
+            if _CONDITIONAL.search(running.sql):
+                running.schema = self._writer.schema_version(running.verdict.database)
+        else:
+            self.hold(running, self._writer.hold())
+
+    def _begin_savepoint(self) -> bool:
+        """Open a savepoint around DDL; returns whether that was possible.
+
+        It is not while another statement that writes is half-read: but then SQLite does not commit before that one ends.
+        """
+        try:
+            self._writer.run(f"SAVEPOINT {_DDL}")
+        except apsw.BusyError:
+            return False
+        return True
+
+    def hold(self, running: Running, holder: Any) -> None:
+        """Note what holds a statement's transaction open; a blob handle of the application's does so itself."""
+        running.holder = holder
+        self._held.append(running)
+
+    def held_cursors(self) -> Iterator[Any]:
+        """Yield the cursors of statements that are half-read under a holder."""
+        for running in [*self._held]:
+            cursor = running.cursor() if running.cursor is not None else None
+            if cursor is not None:
+                yield cursor
+
+    def add_to_group(self, event: Event) -> None:
+        """Write an event in the transaction that a holder keeps open."""
+        self._writer.append([event])
+        self._group.append(event)
+
+    def did_nothing(self, running: Running) -> bool:
+        """Tell whether a statement under a holder changed nothing, as IF NOT EXISTS may have it."""
+        if not self._writer.has_written:
+            return True
+        return running.schema is not None and running.schema == self._writer.schema_version(running.verdict.database)
+
+    def let_go(self, running: Running) -> None:
+        """End a statement that turned out to need no event in its transaction."""
+        with self.allowed():
+            if running.began:
+                running.began = False
+                self._writer.run(f"RELEASE {_DDL}")
+            elif running.holder is not None:
+                self.close(running)
+
+    def close(self, running: Running) -> None:
+        """Close a statement's holder, which commits if it is the last."""
+        holder, running.holder = running.holder, None
+        self._held.remove(running)
+        was = self._gate.enter()  # virtual tables write when they are asked to commit, as FTS5 does
+        try:
+            holder.close()
+        finally:
+            self._gate.leave(was)
+
+    def commit(self, running: Running, event: Event) -> None:
+        """Write the event of an autocommit statement, then let SQLite commit both.
+
+        Raises:
+            AuditWriteError: The event can't be written; the statement was undone.
+            apsw.Error: The commit failed.
+        """
+        connection = self._writer.connection
+        facts = self._ledger.take_facts()
+        events = [*facts, event]
+        try:
+            self._writer.append(events)
+        except (apsw.Error, AuditError) as error:
+            self._ledger.put_back(facts)
+            self._undo(running)
+            raise self._not_written(event, error) from error
+        changes, rowid = connection.changes(), _base.last_insert_rowid(connection)
+        try:
+            with self.allowed():
+                self.close(running)
+        except BaseException as error:
+            self._after_failed_commit(running, event, facts, changes)
+            event.fields[9] = captures.said(error)
+            self._ledger.note(event)
+            self.recorded = id(error)
+            raise
+        if connection.changes() != changes:  # what virtual tables write at a commit counts, outside a statement
+            self._writer.restore(changes, rowid)
+        if self._held or self._writer.is_writing:  # another statement is half-read, and commits both
+            self._group += events
+        else:
+            self._group.clear()
+
+    def _after_failed_commit(self, running: Running, event: Event, facts: list[Event], changes: int) -> None:
+        for lost in (*self._group, *facts):
+            lost.mark_rolled_back()
+        self._ledger.put_back([*self._group, *facts])
+        self._group.clear()
+        is_dml = running.cursor is not None and running.verdict.event_class == "DML"
+        if is_dml:  # SQLite does not count what a commit that failed undid
+            self._writer.offset += event.fields[7] or 0
+        event.fields[7], event.fields[8] = 0, False
+        self._writer.restore(0 if is_dml else changes, _base.last_insert_rowid(self._writer.connection))
+
+    def _not_written(self, event: Event, error: BaseException) -> AuditWriteError:
+        event.fields[8], event.fields[9] = False, captures.said(error)
+        self._ledger.note(event)
+        problem = AuditWriteError(f"the audit log can't be written, so the statement was undone: {captures.said(error)}")
+        self.recorded = id(problem)
+        return problem
+
+    def _undo(self, running: Running) -> None:
+        """Have SQLite roll back an autocommit statement that has ended: the commit hook refuses its commit."""
+        self.refuses = True
+        try:
+            self.close(running)
+        except apsw.ConstraintError:
+            pass
+        finally:
+            self.refuses = False
+
+    def drop(self, running: Running) -> None:
+        """Let go of a statement that failed: SQLite rolls back what it began, and says so if it began anything."""
+        if running.began:
+            running.began = False
+            self._roll_back()
+        elif running.holder is None:
+            return
+        elif self._writer.has_written and len(self._held) == 1 and not self._writer.connection.in_transaction:
+            self._undo(running)
+        else:
+            self._writer.hiding += 1
+            try:
+                with self.allowed():
+                    self.close(running)
+            finally:
+                self._writer.hiding -= 1
+
+    # -- DDL -----------------------------------------------------------------------------------------------------------
+
+    def release(self, running: Running, event: Event) -> None:
+        """Write the event of DDL, and commit both.
+
+        Raises:
+            AuditWriteError: The event can't be written; the statement was undone.
+            apsw.Error: The commit failed.
+        """
+        running.began = False
+        facts = self._ledger.take_facts()
+        self.rollbacks = 1  # SQLite tells a RELEASE that a commit hook refuses twice
+        try:
+            self._writer.append([*facts, event])
+            with self.allowed():
+                self._writer.run(f"RELEASE {_DDL}", hides=False)
+        except BaseException as error:
+            self._roll_back()
+            self._ledger.put_back(facts)
+            if isinstance(error, AuditError):
+                raise self._not_written(event, error) from error
+            event.fields[8], event.fields[9] = False, captures.said(error)
+            self._ledger.note(event)
+            self.recorded = id(error)
+            raise
+        finally:
+            self.rollbacks = -1
+
+    def _roll_back(self) -> None:
+        if not self._writer.connection.in_transaction:
+            return
+        if self._writer.has_written:
+            self._writer.run("ROLLBACK", hides=False)
+        else:  # ROLLBACK would abort what is half-read
+            self._writer.run(f"RELEASE {_DDL}")

@@ -1,0 +1,130 @@
+"""Statements that failed, and attempts that were denied (AUDIT.md, "Failures")."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from typing import TYPE_CHECKING
+
+import apsw
+
+from heliosaudit import captures
+from heliosaudit.captures import Running
+from heliosaudit.errors import AccessDeniedError, AuditWriteError
+from heliosaudit.gates import BY_APPLICATION
+from heliosaudit.literals import Template
+from heliosaudit.statements import Action, Verdict, judge
+
+if TYPE_CHECKING:
+    from heliosaudit.auditors import Auditor
+    from heliosaudit.cursors import Cursor
+
+__all__ = ["failed", "record_failure"]
+
+_base = apsw.Connection
+_FAIL = re.compile(r"\bOR\s+FAIL\b", re.IGNORECASE)
+_ERROR_IN_STEP = "resetcursor"  # the frame that APSW puts into tracebacks of errors that sqlite3_step reports
+_SPACE = "; \t\r\n"
+
+
+def failed(auditor: Auditor, cursor: Cursor, error: BaseException) -> BaseException:
+    """Record a statement that failed; returns what is to be raised."""
+    reason = auditor.gate.take_denial()
+    running, cursor.running = cursor.running, None
+    if running is not None and _failed_later(running, cursor, error, reason):
+        try:
+            auditor.finish(running)
+        except BaseException as earlier:  # noqa: BLE001 - the statement before the one that failed could not commit
+            return earlier
+        running = None
+    if id(error) == auditor.commits.recorded:
+        auditor.commits.recorded = 0
+        return error
+    actions = auditor.gate.take_actions() or []
+    if running is None:
+        running = _not_run(auditor, cursor, actions, error)
+    instead: BaseException = error
+    if reason not in (None, BY_APPLICATION) and isinstance(error, apsw.AuthError) and not isinstance(error, AccessDeniedError):
+        instead = AccessDeniedError(reason or "")
+    auditor.let_commits_end(running)
+    record_failure(auditor, running, instead, reason)
+    if auditor.commits.refused:
+        auditor.commits.refused = False
+        if isinstance(error, apsw.ConstraintError):
+            instead = AuditWriteError("this would have been committed without its event in the audit log, and was rolled back")
+    return instead
+
+
+def _failed_later(running: Running, cursor: Cursor, error: BaseException, reason: str | None) -> bool:
+    """Tell whether it is not this statement that failed, but the preparation of the one after it."""
+    is_last = len(running.sql.rstrip(_SPACE)) == len(cursor.text.rstrip(_SPACE))
+    if is_last and not isinstance(error, apsw.BindingsError):
+        return False
+    if isinstance(error, (apsw.BindingsError, AccessDeniedError)) or reason is not None:
+        return True
+    if not isinstance(error, apsw.SQLError):
+        return False
+    trace = error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code.co_name == _ERROR_IN_STEP:
+            return False
+        trace = trace.tb_next
+    return True
+
+
+def _not_run(auditor: Auditor, cursor: Cursor, actions: list[Action], error: BaseException) -> Running:
+    """Make what stands for SQL that could not even be prepared."""
+    policy = auditor.policy
+    text = cursor.text if isinstance(cursor.text, str) else ""
+    verdict = judge(text, actions, policy)
+    event_class = "AUTH" if isinstance(error, apsw.AuthError) else verdict.event_class or "ADMIN"
+    verdict = Verdict(
+        event_class,
+        verdict.operation or "STATEMENT",
+        verdict.target,
+        verdict.database,
+        verdict.reads,
+        verdict.writes,
+        template=Template(text, policy.max_query_length),
+        shows_values=False,
+        is_logged=policy.logs(event_class) or event_class == "AUTH",
+    )
+    return Running(cursor, verdict, text, None, _base.total_changes(auditor.connection))
+
+
+def record_failure(auditor: Auditor, running: Running, error: BaseException, reason: str | None = None) -> None:
+    """Make the event of a failure, and end what was begun for its statement.
+
+    Args:
+        auditor: Whose statement it is.
+        running: The statement.
+        error: What it raised.
+        reason: Why it was denied; None: it was not.
+    """
+    connection, verdict, commits = auditor.connection, running.verdict, auditor.commits
+    affected = None
+    if verdict.event_class == "DML":
+        affected = connection.changes() if _base.total_changes(connection) != running.changes else 0
+    event = None
+    if verdict.is_logged or reason is not None:
+        event = captures.event_for(running, auditor.policy, success=False, error=captures.said(error), affected=affected)
+    if event is not None and reason is not None:
+        event.fields[4], event.fields[14] = "ACCESS DENIED", "AUTH"
+        if reason not in event.fields[9]:
+            event.fields[9] = f"{event.fields[9]} ({reason})"
+    keeps_rows = affected or (auditor.writer.has_written and _FAIL.search(running.sql))
+    if running.holder is not None and event is not None and keeps_rows and not connection.in_transaction:
+        event.is_work = True
+        with contextlib.suppress(apsw.Error):  # it is recorded, and the statement's own error is the one to raise
+            commits.commit(running, event)  # OR FAIL keeps the rows before the one that failed, and commits if there are none
+        event = None
+    else:
+        commits.drop(running)
+    auditor.ledger.check()
+    if event is None:
+        return
+    if event.is_work and connection.in_transaction:
+        auditor.ledger.add_work(event)
+    else:
+        auditor.ledger.note(event)
+        auditor.ledger.flush_soon()

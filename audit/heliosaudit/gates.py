@@ -1,0 +1,106 @@
+"""Who may prepare what: the authorizer, and the threads that are within an audited call (AUDIT.md, "What is denied")."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import apsw
+
+from heliosaudit import guards
+from heliosaudit.statements import Action
+
+__all__ = ["BY_APPLICATION", "Gate"]
+
+BY_APPLICATION = "denied by the application's authorizer"
+
+
+class Gate:
+    """Answers SQLite's authorizer for one connection.
+
+    Attributes:
+        authorizer: The application's own.
+        lock: Held while the log works on the connection, or keeps it from beginning anything.
+        internal: The thread that runs statements of the log; 0: none.
+    """
+
+    def __init__(self) -> None:
+        self.authorizer: Any = None
+        self.lock = threading.RLock()
+        self.internal = 0
+        self._vacuuming = 0
+        self._inside: set[int] = set()
+        self._actions: dict[int, list[Action]] = {}
+        self._denials: dict[int, str] = {}
+        self._away = False  # whether the recorder writes on its own connection
+
+    def enter(self) -> bool:
+        """Note that this thread is within an audited call; returns whether it was before."""
+        thread = threading.get_ident()
+        was = thread in self._inside
+        if not was:
+            self._inside.add(thread)
+            if self._away:
+                with self.lock:  # until the recorder has ended: a read that began meanwhile could not become a write
+                    pass
+        return was
+
+    def leave(self, was: bool) -> None:  # noqa: FBT001 - what enter() returned
+        """Note the end of an audited call."""
+        if not was:
+            self._inside.discard(threading.get_ident())
+
+    @contextmanager
+    def closed(self) -> Iterator[bool]:
+        """Keep the connection from beginning anything; yields whether nobody was inside."""
+        with self.lock:
+            self._away = True
+            try:
+                yield not self._inside  # either enter() sees _away, or we see who is inside
+            finally:
+                self._away = False
+
+    def authorize(self, code: int, first: str | None, second: str | None, schema: str | None, source: str | None) -> int:
+        """Answer, and note what was asked."""
+        thread = threading.get_ident()
+        if self.internal == thread:
+            return apsw.SQLITE_OK
+        if self._vacuuming == thread and schema is not None and schema.startswith("vacuum_"):
+            return apsw.SQLITE_OK  # VACUUM copies the log like any other table, through SQL of its own (vacuum.c)
+        action = (code, first, second, schema, source)
+        reason = guards.denial(action)
+        if reason is None and code in guards.WRITES and thread not in self._inside:
+            reason = f"{first} would be written past the audit"
+        if reason is not None:
+            self._denials[thread] = reason
+            return apsw.SQLITE_DENY
+        if self.authorizer is not None:
+            verdict: int = self.authorizer(code, first, second, schema, source)
+            if verdict != apsw.SQLITE_OK:
+                self._denials[thread] = BY_APPLICATION
+                return verdict
+        self._actions.setdefault(thread, []).append(action)
+        return apsw.SQLITE_OK
+
+    def begin_vacuum(self) -> None:
+        """Note that this thread runs VACUUM."""
+        self._vacuuming = threading.get_ident()
+
+    def end_vacuum(self) -> None:
+        """Note that it has ended."""
+        self._vacuuming = 0
+        self.take_actions()
+
+    def deny(self, reason: str) -> None:
+        """Note a denial that was not the authorizer's."""
+        self._denials[threading.get_ident()] = reason
+
+    def take_actions(self) -> list[Action] | None:
+        """Return what SQLite asked on this thread, and forget it; None: nothing."""
+        return self._actions.pop(threading.get_ident(), None) if self._actions else None
+
+    def take_denial(self) -> str | None:
+        """Return why something was denied on this thread, and forget it."""
+        return self._denials.pop(threading.get_ident(), None) if self._denials else None

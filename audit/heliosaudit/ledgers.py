@@ -1,0 +1,194 @@
+"""Events between their making and their place in the log (AUDIT.md, "States of a transaction", "When events are written")."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import apsw
+
+from heliosaudit import captures, sessions
+from heliosaudit.errors import AuditError, AuditWriteError
+from heliosaudit.events import Event, event_of
+from heliosaudit.gates import Gate
+from heliosaudit.policies import Policy
+from heliosaudit.statements import Verdict
+from heliosaudit.transactions import Summary, Transactions
+from heliosaudit.writers import Writer
+
+if TYPE_CHECKING:
+    from heliosaudit.recorders import Recorder
+
+__all__ = ["Ledger"]
+
+_CHUNK = 250  # events of an open transaction that are written at once
+_OVERDUE = 20  # buffers of facts after which they are written though a read transaction is open
+
+
+class Ledger:
+    """Keeps a connection's events until they can be written.
+
+    Attributes:
+        transactions: What becomes of them.
+    """
+
+    def __init__(self, policy: Policy, writer: Writer, gate: Gate, recorder: Recorder | None) -> None:
+        self._policy = policy
+        self._writer = writer
+        self._gate = gate
+        self._recorder = recorder
+        self.transactions = Transactions(policy.max_transaction_events)
+
+    # -- taking events in ----------------------------------------------------------------------------------------------
+
+    def note(self, event: Event) -> None:
+        """Keep a fact until it can be written; a repeated failure is counted."""
+        facts = self.transactions.facts
+        with self._gate.lock:
+            if facts and not event.fields[8]:
+                last = facts[-1].fields
+                if not last[8] and last[2:7] == event.fields[2:7] and last[9] == event.fields[9]:
+                    details = last[21] or {"count": 1}
+                    last[21] = {**details, "count": details["count"] + 1, "until": event.fields[1]}
+                    return
+            event.is_work = False
+            facts.append(event)
+        if self._recorder is not None:
+            self._recorder.expect(self)
+        if len(facts) >= self._policy.async_buffer_size:
+            self.flush()
+
+    def add_work(self, event: Event) -> None:
+        """Keep the event of work in the open transaction."""
+        if not self.transactions.frames:
+            self.transactions.begin()
+        if self.transactions.add_work(event) >= _CHUNK and self._writer.is_writing:
+            self.flush_inside()
+
+    def take_facts(self) -> list[Event]:
+        """Return the facts that wait, to be written now."""
+        facts = self.transactions.facts
+        with self._gate.lock:
+            events = [*facts]
+            facts.clear()
+        return events
+
+    def put_back(self, events: list[Event]) -> None:
+        """Put facts back that could not be written."""
+        with self._gate.lock:
+            self.transactions.facts.extendleft(reversed(events))
+
+    # -- writing -------------------------------------------------------------------------------------------------------
+
+    def flush_inside(self) -> None:
+        """Write all events in the open transaction.
+
+        Raises:
+            AuditWriteError: That is not possible; nothing is lost, and the transaction can't be committed as it is.
+        """
+        transactions = self.transactions
+        if not transactions.has_unwritten_work:
+            return
+        events = transactions.take()
+        try:
+            self._writer.append(events)
+        except (apsw.Error, AuditError) as error:
+            transactions.returned(events)
+            msg = f"the audit log can't be written, so the transaction can't be committed: {captures.said(error)}"
+            raise AuditWriteError(msg) from error
+        transactions.written(events)
+
+    def flush(self) -> bool:
+        """Write the facts that wait, if the lock is free; returns whether none is left."""
+        transactions, writer = self.transactions, self._writer
+        if not transactions.facts:
+            return True
+        overdue = len(transactions.facts) > _OVERDUE * self._policy.async_buffer_size
+        if self._recorder is not None and (overdue or writer.is_idle) and self._recorder.write(self):
+            return True
+        if writer.is_idle and not writer.connection.in_transaction and (self._recorder is None or writer.is_alone()):
+            return self._flush_between()
+        if transactions.frames and writer.is_writing:
+            events = transactions.take()
+            try:
+                writer.append(events)
+            except (apsw.Error, AuditError):
+                transactions.returned(events)
+                return False
+            transactions.written(events)
+            return True
+        return False
+
+    def flush_soon(self) -> None:
+        """Write facts that matter now, if no transaction of this connection is open."""
+        if not self._writer.connection.in_transaction:
+            self.flush()
+
+    def flush_while_idle(self) -> None:
+        """Write facts from the recorder's thread, unless the connection does anything."""
+        with self._gate.closed() as is_unused:
+            if is_unused and self._writer.is_idle and self._recorder is not None:
+                self._recorder.write(self)
+
+    def _flush_between(self) -> bool:
+        """Write facts in a transaction of their own on the application's connection."""
+        events, writer = self.take_facts(), self._writer
+        try:
+            writer.run("BEGIN IMMEDIATE")
+            writer.append(events)
+            writer.run("COMMIT")
+        except (apsw.Error, AuditError):
+            if writer.connection.in_transaction:
+                writer.run("ROLLBACK")
+            self.put_back(events)
+            return False
+        return True
+
+    # -- what moves transactions ---------------------------------------------------------------------------------------
+
+    def moved(self, verdict: Verdict) -> None:
+        """Follow a transaction statement that was executed."""
+        transactions = self.transactions
+        operation = verdict.operation
+        if not self._writer.connection.in_transaction:
+            if operation == "ROLLBACK":
+                self.lost()
+            else:
+                transactions.committed()
+        elif operation == "BEGIN":
+            transactions.begin()
+        elif operation == "SAVEPOINT":
+            transactions.begin(verdict.savepoint)
+        else:
+            index = transactions.index_of(verdict.savepoint)
+            if index is not None and operation == "RELEASE":
+                transactions.release(index)
+            elif index is not None and operation == "ROLLBACK TO":
+                self._summarise(transactions.rolled_back_to(index))
+
+    def lost(self) -> None:
+        """Turn the events of a transaction that was rolled back into facts."""
+        self._summarise(self.transactions.rolled_back())
+        self.flush_soon()
+
+    def check(self) -> None:
+        """Notice a transaction that SQLite rolled back by itself: OR ROLLBACK, a full disk, an interrupt."""
+        if self.transactions.frames and not self._writer.connection.in_transaction:
+            self.lost()
+
+    def _summarise(self, summaries: list[Summary]) -> None:
+        session = sessions.current()
+        for summary in summaries:
+            details = {
+                "counts": [[*key, count] for key, count in sorted(summary.counts.items())],
+                "sha256": summary.digest.hexdigest(),
+            }
+            self.note(
+                event_of(
+                    "ROLLED BACK EVENTS",
+                    event_class="AUDIT",
+                    user=session.user,
+                    session_id=session.id,
+                    rolled_back=True,
+                    details=details,
+                )
+            )
