@@ -1,11 +1,44 @@
 """heliosaudit: a hash-chained audit log inside an SQLite database.
 
-This release carries the package so that its name and its place in the wheel are fixed; it records nothing yet. It will work on
-any `apsw.Connection` and never imports heliosvfs: who audits need not be able to decrypt.
+    import heliosaudit
+
+    connection = heliosaudit.connect("clinic.db", heliosaudit.Policy(log_select=True))
+    with heliosaudit.session(user="dr.smith", reason="ward round"):
+        connection.execute("SELECT * FROM patient WHERE id = ?", (5,)).fetchall()
+
+It works on any `apsw.Connection` and never imports heliosvfs: who audits need not be able to decrypt.
 """
 
 from __future__ import annotations
 
-__all__ = ["__version__"]
+from heliosaudit.connections import Audited, AuditedConnection, connect
+from heliosaudit.errors import (
+    AccessDeniedError,
+    AuditError,
+    AuditPolicyError,
+    AuditWriteError,
+    ChainBrokenError,
+    LogTruncatedError,
+)
+from heliosaudit.policies import Policy
+from heliosaudit.records import Record
+from heliosaudit.sessions import Session, session
+
+__all__ = [
+    "AccessDeniedError",
+    "AuditError",
+    "AuditPolicyError",
+    "AuditWriteError",
+    "Audited",
+    "AuditedConnection",
+    "ChainBrokenError",
+    "LogTruncatedError",
+    "Policy",
+    "Record",
+    "Session",
+    "__version__",
+    "connect",
+    "session",
+]
 
 __version__ = "0.1.0"

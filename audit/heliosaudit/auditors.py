@@ -29,8 +29,11 @@ __all__ = ["Auditor"]
 _VERDICTS = 2000
 _ALONE = frozenset({"journal_mode", "locking_mode"})  # PRAGMAs that need the database for themselves
 _INTENDED = frozenset({"VACUUM", "ATTACH", "DETACH"})
-_OUR_NAMES = "('__audit_hold', '__audit_count')"
-_OUR_TABLES = "('__audit_log', '__audit_values')"
+_NAMES_TAKEN = """
+    SELECT name FROM temp.sqlite_schema
+    WHERE lower(substr(name, 1, 7)) = '__audit' AND name NOT IN ('__audit_hold', '__audit_count')
+    UNION ALL SELECT name FROM main.sqlite_schema
+    WHERE lower(substr(name, 1, 7)) = '__audit' AND tbl_name NOT IN ('__audit_log', '__audit_values')"""
 
 _base = apsw.Connection
 
@@ -129,8 +132,7 @@ class Auditor:
         if trace is not None and not trace(self.connection if cursor.is_control else cursor, sql, bindings):
             return False
         if verdict.event_class:
-            running = Running(cursor, verdict, sql, bindings, _base.total_changes(self.connection))
-            cursor.running = running
+            running = cursor.running = Running(cursor, verdict, sql, bindings, _base.total_changes(self.connection))
             if verdict.event_class != "SELECT":
                 self._before(running)
         return True
@@ -182,13 +184,14 @@ class Auditor:
 
     def _wants(self) -> bool:
         """Tell whether the policy wants this user's events."""
-        return captures.wants(self.policy, sessions.current().user)
+        return captures.who(self.policy).wanted
 
     def _before_transaction(self, verdict: Verdict) -> None:
         transactions = self.ledger.transactions
         if verdict.operation in ("BEGIN", "SAVEPOINT") and not self.connection.in_transaction:
-            # A holder makes SQLite open a statement journal for what is half-read under it, and a transaction that begins while
-            # that is open loses rows when a statement in it fails (SQLite 3.54.1 does so without us, while a SELECT is half-read).
+            # A holder makes SQLite open a statement journal for what is half-read under it, and a transaction that begins
+            # while that is open loses rows when a statement in it fails (SQLite 3.54.1 does so without us, while a SELECT is
+            # half-read: docs/AUDIT.md, "What differs").
             for cursor in self.commits.held_cursors():
                 cursor.drain()
         if not transactions.frames:
@@ -216,7 +219,7 @@ class Auditor:
         self._resetting = cursor
         try:
             apsw.Cursor.execute(cursor, "")
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - recorded, and raised
             self._resetting = None
             self.leave(was)
             instead = self.failed(cursor, error)
@@ -298,10 +301,7 @@ class Auditor:
 
     def _refuse_reserved_names(self, running: Running) -> None:
         """Undo an ALTER TABLE that gave a table a name of the log's: the authorizer is not told the new name."""
-        found = self.writer.run(
-            f"SELECT name FROM temp.sqlite_schema WHERE lower(substr(name, 1, 7)) = '__audit' AND name NOT IN {_OUR_NAMES} UNION ALL "
-            f"SELECT name FROM main.sqlite_schema WHERE lower(substr(name, 1, 7)) = '__audit' AND tbl_name NOT IN {_OUR_TABLES}"
-        )
+        found = self.writer.run(_NAMES_TAKEN)
         if not found:
             return
         error = AccessDeniedError(f"{found[0][0]} would be a name of the audit log's")
@@ -332,10 +332,9 @@ class Auditor:
         """Write what still waits, before the connection closes."""
         self.is_closed = True
         for cursor in self.commits.held_cursors():
-            cursor.close(True)
+            cursor.close(True)  # noqa: FBT003 - APSW's signature
         if self.ledger.transactions.frames:
             self.ledger.lost()
         self.flush()
         if self._recorder is not None:
             self._recorder.end(self.ledger)
-        self.writer.cursor.close()  # APSW closes with a connection only the cursors that connection.cursor() made

@@ -12,7 +12,6 @@ from heliosaudit import captures
 from heliosaudit.captures import Running
 from heliosaudit.failures import record_failure
 from heliosaudit.literals import Template
-from heliosaudit.sessions import current
 from heliosaudit.statements import judge_blob
 
 if TYPE_CHECKING:
@@ -23,7 +22,9 @@ __all__ = ["Blob", "open_blob"]
 _base = apsw.Connection
 
 
-def open_blob(auditor: Auditor, database: str, table: str, column: str, rowid: int, *, writeable: bool) -> Blob:
+def open_blob(  # noqa: PLR0913 - APSW's parameters
+    auditor: Auditor, database: str, table: str, column: str, rowid: int, *, writeable: bool
+) -> Blob:
     """Open a blob handle; one that writes keeps an autocommit transaction open itself.
 
     Args:
@@ -46,7 +47,7 @@ def open_blob(auditor: Auditor, database: str, table: str, column: str, rowid: i
         raise
     finally:
         auditor.leave(was)
-    wanted = verdict.is_logged and captures.wants(auditor.policy, current().user)
+    wanted = verdict.is_logged and captures.who(auditor.policy).wanted
     if verdict.is_work and wanted and not connection.in_transaction:
         commits.hold(running, blob)
     elif writeable:
@@ -63,6 +64,7 @@ class Blob:
         self._running: Running | None = running
 
     def __getattr__(self, name: str) -> Any:
+        """Hand on what is not recorded: seek, tell, length, ..."""
         return getattr(self._blob, name)
 
     def read(self, length: int = -1) -> bytes:
@@ -116,7 +118,7 @@ class Blob:
         self._auditor.finish(running)
         self._blob.close(force)
 
-    def __enter__(self) -> Blob:
+    def __enter__(self) -> Blob:  # noqa: PYI034 - Python 3.10 has no Self
         """See `apsw.Blob.__enter__`."""
         self._blob.__enter__()
         return self

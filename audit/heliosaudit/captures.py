@@ -7,7 +7,6 @@ import hmac
 import secrets
 import time
 import weakref
-from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import apsw
@@ -22,9 +21,9 @@ from heliosaudit.statements import Verdict
 if TYPE_CHECKING:
     from heliosaudit.cursors import Cursor
 
-__all__ = ["Running", "commitment", "describe", "event_for", "said", "wants"]
+__all__ = ["Running", "Who", "commitment", "describe", "event_for", "said", "wants", "who"]
 
-Bindings = Sequence[Any] | Mapping[str, Any] | None if TYPE_CHECKING else Any
+Bindings = Any  # a sequence, or what APSW takes for a mapping
 
 
 class Running:
@@ -92,45 +91,69 @@ def wants(policy: Policy, user: str) -> bool:
     return user not in policy.exclude_users and (not policy.include_users or user in policy.include_users)
 
 
+class Who:
+    """What a policy records of a session, in the order of the record's fields."""
+
+    __slots__ = ("application_name", "client_ip", "custom", "id", "policy", "user", "wanted")
+
+    def __init__(self, session: sessions.Session, policy: Policy) -> None:
+        self.policy = policy
+        self.wanted = wants(policy, session.user)
+        self.id = session.id
+        self.user = session.user
+        self.client_ip = session.client_ip if policy.capture_client_ip else None
+        application_name = session.application_name or policy.application_name
+        self.application_name = application_name if policy.capture_application_name else None
+        self.custom = session.custom or None if policy.capture_custom_fields else None
+
+
+def who(policy: Policy) -> Who:
+    """Return what a policy records of the session that is acting."""
+    session = sessions.current()
+    known: Who | None = session.__dict__.get("_who")
+    if known is None or known.policy is not policy:
+        known = session.__dict__["_who"] = Who(session, policy)
+    return known
+
+
 def event_for(
     running: Running, policy: Policy, *, success: bool = True, error: str | None = None, affected: int | None = None
 ) -> Event | None:
     """Make the event of a statement that has ended; None if the policy does not want this user's."""
-    verdict = running.verdict
-    session = sessions.current()
-    user = session.user
-    if not wants(policy, user):
+    acting = who(policy)
+    if not acting.wanted:
         return None
-    took = (time.perf_counter_ns() - running.started) // 1000 if policy.capture_execution_time else None
+    verdict = running.verdict
     query, parameters, values = describe(verdict, running.bindings, policy)
     event = Event(
         [
             "",
             timestamp(running.occurred),
-            session.id,
-            user,
+            acting.id,
+            acting.user,
             verdict.operation,
             verdict.target,
             query,
             affected,
             success,
             error,
-            session.client_ip if policy.capture_client_ip else None,
-            (session.application_name or policy.application_name) if policy.capture_application_name else None,
+            acting.client_ip,
+            acting.application_name,
             verdict.database if policy.capture_database_name else None,
-            took,
+            (time.perf_counter_ns() - running.started) // 1000 if policy.capture_execution_time else None,
             verdict.event_class,
             False,
             verdict.reads,
             verdict.writes,
-            session.custom or None if policy.capture_custom_fields else None,
+            acting.custom,
             running.images,
             parameters,
             None,
         ],
         is_work=verdict.is_work and (success or bool(affected)),
     )
-    event.values = values
+    if values is not None:
+        event.values = values
     return event
 
 
@@ -148,10 +171,9 @@ def describe(
         return template.text, [commitment(salt, value) for salt, value in salted], salted
     if policy.capture_parameters == "hashed":
         key = policy.hash_key
-        query = template.render(bindings, lambda value: "/* " + hmac.digest(key, _bytes(value), "sha256").hex() + " */ ?")
+        query = template.replace(bindings, lambda value: "/* " + hmac.digest(key, _bytes(value), "sha256").hex() + " */ ?")
     else:
-        limit = policy.max_value_length
-        query = template.render(bindings, lambda value: literal(value, limit))
+        query = template.render(bindings, policy.max_value_length)
     longest = policy.max_query_length
     if len(query) > longest:
         query = f"{query[:longest]} /* {len(query) - longest} more characters */"

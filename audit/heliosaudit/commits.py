@@ -1,8 +1,8 @@
 """Autocommit statements and their events, which SQLite commits together (AUDIT.md, "Atomicity").
 
 A statement that changes rows runs under a holder: a write handle on a temporary row, before whose closing SQLite does not commit.
-DDL, which a holder would lock out, runs within a savepoint of ours. A commit hook refuses every commit that neither of them, nor the
-application's own COMMIT, has led to: what would get around the log is undone.
+DDL, which a holder would lock out, runs within a savepoint of ours. A commit hook refuses every commit that neither of them, nor
+the application's own COMMIT, has led to: what would get around the log is undone.
 """
 
 from __future__ import annotations

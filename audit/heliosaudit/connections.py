@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -75,7 +77,8 @@ class Audited(apsw.Connection):
         _base.set_exec_trace(self, auditor.on_statement)
         _base.set_authorizer(self, auditor.gate.authorize)
         _base.set_commit_hook(self, auditor.commits.on_commit, id=auditor)
-        self.create_scalar_function("total_changes", self.total_changes, 0, flags=apsw.SQLITE_INNOCUOUS)
+        weak: weakref.ref[Audited] = weakref.ref(self)  # SQLite's reference to the function is seen by no garbage collector
+        self.create_scalar_function("total_changes", lambda *_: _total_changes(weak()), 0, flags=apsw.SQLITE_INNOCUOUS)
         self.cursor_factory = Cursor
         auditor.record("OPEN", event_class="AUTH", target=os.path.basename(self.db_filename("main") or ":memory:"))
 
@@ -110,10 +113,10 @@ class Audited(apsw.Connection):
         self._context.enter(self)
         return self
 
-    def __exit__(self, *exception: Any) -> Any:
+    def __exit__(self, *exception: object) -> Any:
         """See `apsw.Connection.__exit__`."""
         if self.auditor is None:
-            return _base.__exit__(self, *exception)
+            return _base.__exit__(self, *exception)  # type: ignore[arg-type]
         self._context.leave(self, failed=exception[0] is not None)
         return False
 
@@ -144,9 +147,10 @@ class Audited(apsw.Connection):
     setauthorizer = set_authorizer
 
     def _get_authorizer(self) -> Any:
-        return _base.authorizer.__get__(self) if self.auditor is None else self.auditor.gate.authorizer  # type: ignore[attr-defined]
+        own: Any = _base.authorizer
+        return own.__get__(self) if self.auditor is None else self.auditor.gate.authorizer
 
-    authorizer = property(_get_authorizer, lambda self, callable: self.set_authorizer(callable))
+    authorizer = property(_get_authorizer, lambda self, authorizer: self.set_authorizer(authorizer))
 
     def set_update_hook(self, callable: Any) -> None:  # noqa: A002 - APSW's name
         """See `apsw.Connection.set_update_hook`; rows of the log are not reported."""
@@ -231,7 +235,9 @@ class Audited(apsw.Connection):
     def _deny(self, what: str, why: str) -> AccessDeniedError:
         """Record an attempt and return the error."""
         assert self.auditor is not None  # noqa: S101 - asked only while audited
-        self.auditor.record("ACCESS DENIED", event_class="AUTH", target=what, query=what, success=False, error=f"AccessDeniedError: {why}")
+        self.auditor.record(
+            "ACCESS DENIED", event_class="AUTH", target=what, query=what, success=False, error=f"AccessDeniedError: {why}"
+        )
         self.auditor.ledger.flush_soon()
         return AccessDeniedError(why)
 
@@ -246,7 +252,7 @@ class Audited(apsw.Connection):
 
     blobopen = blob_open
 
-    def backup(self, databasename: str, sourceconnection: apsw.Connection, sourcedatabasename: str) -> apsw.Backup:
+    def backup(self, databasename: str, sourceconnection: Any, sourcedatabasename: str) -> apsw.Backup:
         """See `apsw.Connection.backup`: this connection is the destination."""
         if self.auditor is not None and databasename.lower() == "main":
             raise self._deny("backup", "a backup onto an audited database would replace its audit log")
@@ -255,7 +261,7 @@ class Audited(apsw.Connection):
             sourceconnection.auditor.flush()
         return _base.backup(self, databasename, sourceconnection, sourcedatabasename)
 
-    def serialize(self, name: str) -> bytes | None:
+    def serialize(self, name: str) -> bytes:
         """See `apsw.Connection.serialize`."""
         if self.auditor is not None:
             self.auditor.record("SERIALIZE", target=name)
@@ -301,8 +307,10 @@ class Audited(apsw.Connection):
             except OSError:
                 continue
             if same:
-                apsw.Cursor.execute(self.auditor.writer.cursor, f'DETACH "{name.replace(chr(34), chr(34) * 2)}"')  # type: ignore[union-attr]
-                raise self._deny("ATTACH", "the audited database is attached a second time, where it could be written past the audit")
+                self.auditor.writer.run(f'DETACH "{name.replace(chr(34), chr(34) * 2)}"')  # type: ignore[union-attr]
+                raise self._deny(
+                    "ATTACH", "the audited database is attached a second time, where it could be written past the audit"
+                )
 
     def close(self, force: bool = False) -> None:  # noqa: FBT001, FBT002 - APSW's signature
         """See `apsw.Connection.close`."""
@@ -312,12 +320,24 @@ class Audited(apsw.Connection):
             auditor.close()
         _base.close(self, force)
 
+    def __del__(self) -> None:
+        """Close it, so that what waits is written."""
+        if self.auditor is not None and not self.auditor.is_closed:
+            with contextlib.suppress(Exception):
+                self.close(True)  # noqa: FBT003 - APSW's signature
+
+
+def _total_changes(connection: Audited | None) -> int:
+    return 0 if connection is None else connection.total_changes()
+
 
 class AuditedConnection(Audited):
     """An `apsw.Connection` that is audited; `connect` makes one."""
 
 
-def connect(filename: str | os.PathLike[str], policy: Policy | str, *, vfs: str | None = None, flags: int | None = None) -> AuditedConnection:
+def connect(
+    filename: str | os.PathLike[str], policy: Policy | str, *, vfs: str | None = None, flags: int | None = None
+) -> AuditedConnection:
     """Open a database by APSW alone and audit it.
 
     Args:

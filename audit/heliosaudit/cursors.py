@@ -59,12 +59,12 @@ class Cursor(apsw.Cursor):
         self.is_control = False
         self.trace: Any = None
 
-    def execute(self, statements: str, *args: Any, **kwargs: Any) -> Cursor:  # type: ignore[override]
+    def execute(self, statements: str, *args: Any, **kwargs: Any) -> Cursor:
         """See `apsw.Cursor.execute`."""
         self._run(_execute, statements, args, kwargs)
         return self
 
-    def executemany(self, statements: str, sequenceofbindings: Iterable[Any], *args: Any, **kwargs: Any) -> Cursor:  # type: ignore[override]
+    def executemany(self, statements: str, sequenceofbindings: Iterable[Any], *args: Any, **kwargs: Any) -> Cursor:
         """See `apsw.Cursor.executemany`."""
         self._run(_executemany, statements, (self._rows(iter(sequenceofbindings)), *args), kwargs)
         return self

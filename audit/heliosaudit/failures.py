@@ -75,7 +75,7 @@ def _failed_later(running: Running, cursor: Cursor, error: BaseException, reason
 def _not_run(auditor: Auditor, cursor: Cursor, actions: list[Action], error: BaseException) -> Running:
     """Make what stands for SQL that could not even be prepared."""
     policy = auditor.policy
-    text = cursor.text if isinstance(cursor.text, str) else ""
+    text = str(cursor.text)
     verdict = judge(text, actions, policy)
     event_class = "AUTH" if isinstance(error, apsw.AuthError) else verdict.event_class or "ADMIN"
     verdict = Verdict(

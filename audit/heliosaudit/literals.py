@@ -26,7 +26,8 @@ _CONTROLS = re.compile("[\x00-\x1f\x7f\ud800-\udfff\\\\]")
 _UNSAFE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
 _SECRETS = re.compile(r"\bkey\b|\brekey\b|\bhexkey\b|\bhexrekey\b|\btextkey\b|passphrase|password", re.IGNORECASE)
 _SECRET_STATEMENTS = re.compile(
-    r"(\bpragma\s+(?:[\w\"`\[\]]+\s*\.\s*)?[\"`\[']?\w*key\w*[\"`\]']?\s*[=(]?|\battach\b.*?\bkey\b)(.*)", re.IGNORECASE | re.DOTALL
+    r"(\bpragma\s+(?:[\w\"`\[\]]+\s*\.\s*)?[\"`\[']?\w*key\w*[\"`\]']?\s*[=(]?|\battach\b.*?\bkey\b)(.*)",
+    re.IGNORECASE | re.DOTALL,
 )
 _URI_SECRETS = re.compile(r"([?&;](?:[\w-]*key|passphrase|password)=)[^&'\"\s]*", re.IGNORECASE)
 _INTEGERS = 1 << 63
@@ -37,7 +38,7 @@ def _escape(match: re.Match[str]) -> str:
     return "\\\\" if character == "\\" else f"\\u{ord(character):04x}"
 
 
-def literal(value: Any, limit: int) -> str:
+def literal(value: Any, limit: int) -> str:  # noqa: PLR0911 - one for each kind of value
     """Render a value as an SQL literal.
 
     Args:
@@ -103,7 +104,7 @@ class Template:
         text: The SQL, with secrets taken out and cut to its limit.
     """
 
-    __slots__ = ("_names", "_pieces", "text")
+    __slots__ = ("_is_sequential", "_names", "_pieces", "text")
 
     def __init__(self, sql: str, limit: int) -> None:
         """Take SQL apart.
@@ -120,6 +121,7 @@ class Template:
         self._pieces: list[str] = []
         self._names: list[tuple[int, str]] = []  # index into the sequence, and name, of each parameter in order
         self._take_apart(text)
+        self._is_sequential = all(name == "?" for _, name in self._names)
 
     def _take_apart(self, text: str) -> None:
         start = largest = 0
@@ -150,19 +152,25 @@ class Template:
         """Return the value of each parameter in the order of the text; missing ones are None, as SQLite binds NULL."""
         if bindings is None:
             return [None] * len(self._names)
+        if self._is_sequential and isinstance(bindings, (tuple, list)) and len(bindings) == len(self._names):
+            return list(bindings)
         if isinstance(bindings, Mapping) or not hasattr(bindings, "__len__"):
             return [_named(bindings, name) for _, name in self._names]
         size = len(bindings)
         return [bindings[index] if index < size else None for index, _ in self._names]
 
-    def render(self, bindings: Sequence[Any] | Mapping[str, Any] | None, show: Callable[[Any], str]) -> str:
+    def render(self, bindings: Sequence[Any] | Mapping[str, Any] | None, limit: int) -> str:
+        """Return the SQL with literals in the place of its parameters; ``limit`` is that of `literal`."""
+        return self._join([literal(value, limit) for value in self.values(bindings)])
+
+    def replace(self, bindings: Sequence[Any] | Mapping[str, Any] | None, show: Callable[[Any], str]) -> str:
         """Return the SQL with ``show(value)`` in the place of each parameter."""
-        names = self._names
-        if not names:
-            return self.text
-        parts = [""] * (2 * len(names) + 1)
+        return self._join([show(value) for value in self.values(bindings)])
+
+    def _join(self, shown: list[str]) -> str:
+        parts = [""] * (2 * len(shown) + 1)
         parts[::2] = self._pieces
-        parts[1::2] = [show(value) for value in self.values(bindings)]
+        parts[1::2] = shown
         return "".join(parts)
 
 

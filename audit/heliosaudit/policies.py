@@ -30,8 +30,8 @@ class Policy:
         async_buffer_size: Events of reads and failures that may wait in memory; a crash loses no more than these.
         flush_interval: Seconds after which waiting events are written, also if nothing else happens.
         read_durability: "buffered", or "strict": a read's event is on disk before its first row is handed out.
-        capture_parameters: "expanded" renders bound values into the SQL, "hashed" their keyed hashes, "redactable" commitments with
-            the values in a side table that can be erased, "none" leaves the placeholders.
+        capture_parameters: "expanded" renders bound values into the SQL, "hashed" their keyed hashes, "redactable" commitments
+            with the values in a side table that can be erased, "none" leaves the placeholders.
         capture_rows: "none", or row images of changes: their "keys" or all "values", before and after.
         max_query_length: Characters of SQL that are kept.
         max_value_length: Characters of a bound text, or bytes of a blob, that are kept.
@@ -82,6 +82,7 @@ class Policy:
     hash_key: bytes = field(default=b"", repr=False)
 
     def __post_init__(self) -> None:
+        """Check the options."""
         for name, allowed in (("capture_parameters", _PARAMETERS), ("capture_rows", _ROWS), ("read_durability", _DURABILITY)):
             if getattr(self, name) not in allowed:
                 msg = f"{name} is one of {', '.join(allowed)}, not {getattr(self, name)!r}"

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import apsw
 
 from heliosaudit.schemas import PREFIX
@@ -28,9 +30,7 @@ def refuse(_cursor: apsw.Cursor, _sql: str, _bindings: object) -> bool:
 class Scratch:
     """Tables in the temporary database: a row to hold a transaction open by, and rows to count changes with."""
 
-    def __init__(self, connection: apsw.Connection, cursor: apsw.Cursor, secret: str) -> None:
-        self._connection = connection
-        self._cursor = cursor
+    def __init__(self, secret: str) -> None:
         mark = f" -- {secret}"
         self._make = (
             f"CREATE TEMP TABLE IF NOT EXISTS {_HOLD}(b BLOB){mark}",
@@ -45,24 +45,25 @@ class Scratch:
         self._size = f"SELECT coalesce(max(n), 0) FROM temp.{_COUNT}{mark}"
         self._some = f"UPDATE temp.{_COUNT} SET x = NULL WHERE n <= ?{mark}"
 
-    def make(self) -> None:
+    def make(self, cursor: apsw.Cursor) -> None:
         """Make the tables, or make them again: PRAGMA temp_store drops them."""
         for statement in self._make:
-            self._cursor.execute(statement)
+            cursor.execute(statement)
 
-    def hold(self) -> apsw.Blob:
+    @staticmethod
+    def hold(connection: apsw.Connection) -> apsw.Blob:
         """Open a write handle: SQLite commits no autocommit statement before it is closed (vdbeaux.c, sqlite3VdbeHalt)."""
-        return apsw.Connection.blob_open(self._connection, "temp", _HOLD, "b", 1, True)  # noqa: FBT003 - APSW's signature
+        return apsw.Connection.blob_open(connection, "temp", _HOLD, "b", 1, True)  # noqa: FBT003 - APSW's signature
 
-    def restore(self, changes: int, rowid: int) -> None:
+    def restore(self, connection: apsw.Connection, cursor: apsw.Cursor, changes: int, rowid: int) -> None:
         """Make `changes()` and `last_insert_rowid()` say again what they said."""
-        if changes == self._connection.changes():
+        if changes == connection.changes():
             pass
         elif changes == 0:
-            self._cursor.execute(self._none)
+            cursor.execute(self._none)
         else:
-            filled = self._cursor.execute(self._size).fetchall()[0][0]
+            filled: Any = cursor.execute(self._size).fetchall()[0][0]
             if filled < changes:
-                self._cursor.execute(self._fill, (filled + 1, changes))
-            self._cursor.execute(self._some, (changes,))
-        self._connection.set_last_insert_rowid(rowid)
+                cursor.execute(self._fill, (filled + 1, changes))
+            cursor.execute(self._some, (changes,))
+        connection.set_last_insert_rowid(rowid)

@@ -1,7 +1,7 @@
 """Writes events that belong to no transaction of the application's: reads, failures, denials, what was rolled back.
 
-It does so on a connection of its own, so that the application's is not touched, and from a thread of its own if the application is
-idle. It never waits for a lock: what can't be written now stays in memory until it can.
+It does so on a connection of its own, so that the application's is not touched, and from a thread of its own if the application
+is idle. It never waits for a lock: what can't be written now stays in memory until it can.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ class Recorder:
         self._opener = opener
         self._interval = interval
         self._connection: apsw.Connection | None = None
+        self._cursor: apsw.Cursor
         self._store: Store | None = None
         self._lock = threading.RLock()
         self._ledger: weakref.ref[Ledger] | None = None
@@ -51,7 +52,7 @@ class Recorder:
             connection.set_busy_timeout(0)
             cursor = apsw.Cursor(connection)
             cursor.exec_trace = allow
-            self._connection, self._store = connection, Store(cursor)
+            self._connection, self._cursor, self._store = connection, cursor, Store()
         return self._store
 
     def write(self, ledger: Ledger) -> bool:
@@ -68,7 +69,7 @@ class Recorder:
                 connection = self._connection
                 assert connection is not None  # noqa: S101 - _open has made it
                 connection.execute("BEGIN IMMEDIATE")
-                store.append(events)
+                store.append(self._cursor, events)
                 connection.execute("COMMIT")
             except (apsw.Error, AuditError):
                 if connection is not None and connection.in_transaction:

@@ -14,7 +14,10 @@ VERSION = 1
 _TEXT = "TEXT"
 _TYPES = {"affected_rows": "INTEGER", "success": "INTEGER", "execution_time_us": "INTEGER", "rolled_back": "INTEGER"}
 _NAMES = {"event_class": "class"}
-_COLUMNS = (*FIELDS[: FIELDS.index("rolled_back") + 1], "custom")  # each costs 0.15 µs an event; the rest is reached by record->>n
+_COLUMNS = (
+    *FIELDS[: FIELDS.index("rolled_back") + 1],
+    "custom",
+)  # each costs 0.15 µs an event; the rest is reached by record->>n
 _INDEXES = {
     "timestamp": "timestamp",
     "user": '"user"',
@@ -36,8 +39,7 @@ def statements() -> list[str]:
     )
     made = [
         f"CREATE TABLE main.{LOG}(\n  id INTEGER PRIMARY KEY,\n  record TEXT NOT NULL,\n  checksum BLOB NOT NULL,\n  {columns})",
-        f"CREATE TABLE main.{VALUES}(event INTEGER NOT NULL, position INTEGER NOT NULL, salt BLOB NOT NULL, value, "
-        "PRIMARY KEY(event, position)) WITHOUT ROWID",
+        f"CREATE TABLE main.{VALUES}(event INT, position INT, salt BLOB, value, PRIMARY KEY(event, position)) WITHOUT ROWID",
     ]
     made += [f"CREATE INDEX main.{LOG}_{name} ON {LOG}({column})" for name, column in _INDEXES.items()]
     made.append(f"CREATE INDEX main.{LOG}_failures ON {LOG}(timestamp) WHERE success = 0")
@@ -46,6 +48,6 @@ def statements() -> list[str]:
             f"CREATE TRIGGER main.{LOG}_no_{action.lower()} BEFORE {action} ON {LOG} "
             f"BEGIN SELECT RAISE(ABORT, 'the audit log is append-only'); END"
         )
-    # INSERT OR REPLACE passes by these two. A BEFORE INSERT trigger would stop it and cost 3.2 µs an event, as much as the rest of
-    # the INSERT, for SQLite then computes all generated columns twice: audited connections deny it, and the chain shows it.
+    # INSERT OR REPLACE passes by these two. A BEFORE INSERT trigger would stop it and cost 3.2 µs an event, as much as the rest
+    # of the INSERT, for SQLite then computes all generated columns twice: audited connections deny it, and the chain shows it.
     return made

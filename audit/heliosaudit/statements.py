@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import apsw
 
@@ -48,9 +49,28 @@ _DML = {apsw.SQLITE_INSERT: "INSERT", apsw.SQLITE_UPDATE: "UPDATE", apsw.SQLITE_
 _ADMIN = {apsw.SQLITE_PRAGMA: "PRAGMA", apsw.SQLITE_ATTACH: "ATTACH", apsw.SQLITE_DETACH: "DETACH"}
 # PRAGMAs that only say something, whatever argument they have; all others may change something and count as ADMIN
 _TELLING = frozenset(
-    """collation_list compile_options database_list data_version foreign_key_check foreign_key_list freelist_count function_list
-    index_info index_list index_xinfo integrity_check module_list page_count pragma_list quick_check stats table_info table_list
-    table_xinfo""".split()
+    [
+        "collation_list",
+        "compile_options",
+        "database_list",
+        "data_version",
+        "foreign_key_check",
+        "foreign_key_list",
+        "freelist_count",
+        "function_list",
+        "index_info",
+        "index_list",
+        "index_xinfo",
+        "integrity_check",
+        "module_list",
+        "page_count",
+        "pragma_list",
+        "quick_check",
+        "stats",
+        "table_info",
+        "table_list",
+        "table_xinfo",
+    ]
 )
 # PRAGMAs that write to the main database within the transaction, as DML does
 _WRITING = frozenset({"user_version", "application_id", "incremental_vacuum"})
@@ -120,7 +140,9 @@ def judge(sql: str, actions: Sequence[Action], policy: Policy) -> Verdict:
     )
 
 
-def judge_blob(database: str, table: str, column: str, rowid: int, policy: Policy, *, writes: bool) -> Verdict:
+def judge_blob(  # noqa: PLR0913 - APSW's parameters
+    database: str, table: str, column: str, rowid: int, policy: Policy, *, writes: bool
+) -> Verdict:
     """Tell what opening a blob handle does."""
     event_class = "DML" if writes else "SELECT"
     name = f"{database}.{table}"
@@ -176,7 +198,7 @@ def _names_redacted(actions: Sequence[Action], touched: set[str], policy: Policy
     return False
 
 
-def _classify(sql: str, actions: Sequence[Action], reads: tuple[str, ...], writes: tuple[str, ...]) -> dict[str, object]:
+def _classify(sql: str, actions: Sequence[Action], reads: tuple[str, ...], writes: tuple[str, ...]) -> dict[str, Any]:
     outer = [action for action in actions if action[4] is None]
     for code, first, second, database, _ in outer:
         if code in _DDL:
@@ -213,7 +235,7 @@ def _classify(sql: str, actions: Sequence[Action], reads: tuple[str, ...], write
     }
 
 
-def _special(code: int, first: str | None, second: str | None, database: str | None) -> dict[str, object] | None:
+def _special(code: int, first: str | None, second: str | None, database: str | None) -> dict[str, Any] | None:
     """Classify what concerns transactions and administration."""
     if code == apsw.SQLITE_TRANSACTION:
         return {"event_class": "TRANSACTION", "operation": first or ""}
@@ -241,7 +263,7 @@ def _without_options(name: str | None) -> str:
     return (name or "").partition("?")[0]
 
 
-def _silent(sql: str) -> dict[str, object]:
+def _silent(sql: str) -> dict[str, Any]:
     """Classify a statement that the authorizer was not asked about: VACUUM, or none at all."""
     start = _SPACE.match(sql)
     word = _WORD.match(sql, start.end() if start else 0)

@@ -10,6 +10,7 @@ import secrets
 import time
 import uuid
 from collections.abc import Sequence
+from typing import Any
 
 import apsw
 
@@ -31,29 +32,28 @@ class Store:
     statement, and with it the permission to write.
     """
 
-    def __init__(self, cursor: apsw.Cursor, secret: str | None = None) -> None:
-        """Write through ``cursor``."""
-        self._cursor = cursor
+    def __init__(self, secret: str | None = None) -> None:
         self.secret = secret or secrets.token_hex(16)
         mark = f" -- {self.secret}"
         self._head = f"SELECT id, checksum, timestamp FROM main.{LOG} ORDER BY id DESC LIMIT 1{mark}"
         self._insert = f"INSERT INTO main.{LOG}(id, record, checksum) VALUES(?, ?, ?){mark}"
         self._insert_value = f"INSERT INTO main.{VALUES}(event, position, salt, value) VALUES(?, ?, ?, ?){mark}"
 
-    def head(self) -> tuple[int, bytes, str]:
+    def head(self, cursor: apsw.Cursor) -> tuple[int, bytes, str]:
         """Return id, checksum and time of the last event.
 
         Raises:
             AuditError: There is no event at all, not even the genesis record.
         """
-        found: list[tuple[int, bytes, str]] = self._cursor.execute(self._head).fetchall()  # to its end, or it would stay active
+        found: list[Any] = cursor.execute(self._head).fetchall()  # to its end, or it would stay active
         if not found:
             msg = "the audit log is empty: its genesis record has been removed"
             raise AuditError(msg)
-        return found[0]
+        head: tuple[int, bytes, str] = found[0]
+        return head
 
-    def append(self, events: Sequence[Event], *, genesis: bool = False) -> int:
-        """Append events to the chain; the caller holds the write lock, or takes it with this.
+    def append(self, cursor: apsw.Cursor, events: Sequence[Event], *, genesis: bool = False) -> int:
+        """Append events to the chain through a cursor; the caller holds the write lock, or takes it with this.
 
         Returns:
             How many events were written: one more than given where the clock had been set back.
@@ -62,7 +62,7 @@ class Store:
             AuditError: The log lost its genesis record.
             apsw.Error: The log can't be written.
         """
-        number, previous, last = (0, chains.ROOT, "") if genesis else self.head()
+        number, previous, last = (0, chains.ROOT, "") if genesis else self.head(cursor)
         now = timestamp(time.time_ns())
         if now < last:
             events = [*events, self._clock_step(now, last)] if now[:19] < last[:19] else events
@@ -79,11 +79,11 @@ class Store:
             if event.values:
                 values += [(number, position, salt, value) for position, (salt, value) in enumerate(event.values)]
         if len(rows) == 1:
-            self._cursor.execute(self._insert, rows[0])
+            cursor.execute(self._insert, rows[0])
         else:
-            self._cursor.executemany(self._insert, rows)
+            cursor.executemany(self._insert, rows)
         if values:
-            self._cursor.executemany(self._insert_value, values)
+            cursor.executemany(self._insert_value, values)
         return len(rows)
 
     def _clock_step(self, now: str, last: str) -> Event:
@@ -114,7 +114,7 @@ def create(connection: apsw.Connection, user: str, details: dict[str, str] | Non
         target=LOG,
         details={"uuid": str(uuid.uuid4()), "format": "heliosaudit 1", "sqlite": apsw.sqlite_lib_version(), **(details or {})},
     )
-    Store(cursor).append([genesis], genesis=True)
+    Store().append(cursor, [genesis], genesis=True)
 
 
 def in_transaction(connection: apsw.Connection, events: Sequence[Event]) -> int:
@@ -127,7 +127,7 @@ def in_transaction(connection: apsw.Connection, events: Sequence[Event]) -> int:
     cursor = apsw.Cursor(connection)
     cursor.execute("BEGIN IMMEDIATE")
     try:
-        written = Store(cursor).append(events)
+        written = Store().append(cursor, events)
     except BaseException:
         cursor.execute("ROLLBACK")
         raise

@@ -40,6 +40,7 @@ class Summary:
         self.digest.update(other.digest.digest())
 
     def __bool__(self) -> bool:
+        """Tell whether it stands for any event."""
         return bool(self.counts)
 
 

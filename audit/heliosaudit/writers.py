@@ -6,7 +6,7 @@ import threading
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import apsw
 
@@ -23,11 +23,17 @@ __all__ = ["Writer"]
 _base = apsw.Connection
 
 
+def _cursor(connection: apsw.Connection) -> apsw.Cursor:
+    """Return a cursor for statements of the log; none is kept, for it would keep the connection from being collected."""
+    cursor = apsw.Cursor(connection)
+    cursor.exec_trace = allow
+    return cursor
+
+
 class Writer:
     """Runs the log's statements on a connection, and asks it about its transaction.
 
     Attributes:
-        cursor: The cursor of these statements.
         secret: A text that all of them hold.
         hiding: > 0 while the application's hooks are not to see what happens.
         offset: Rows that the log changed, which `total_changes()` does not count.
@@ -37,16 +43,14 @@ class Writer:
     def __init__(self, connection: Audited, gate: Gate) -> None:
         self._owner = weakref.ref(connection)
         self._gate = gate
-        self.cursor = apsw.Cursor(connection)
-        self.cursor.exec_trace = allow
-        self._store = Store(self.cursor)
+        self._store = Store()
         self.secret = self._store.secret
-        self._scratch = Scratch(connection, self.cursor, self.secret)
+        self._scratch = Scratch(self.secret)
         self.hiding = 0
         self.offset = 0
         self.has_appended = False
         with self.privately():
-            self._scratch.make()
+            self._scratch.make(_cursor(connection))
 
     @property
     def connection(self) -> Audited:
@@ -68,42 +72,45 @@ class Writer:
                 self.hiding -= hides
                 gate.internal = was
 
-    def run(self, sql: str, *, hides: bool = True) -> list[tuple[object, ...]]:
+    def run(self, sql: str, *, hides: bool = True) -> list[tuple[Any, ...]]:
         """Run a statement of the log, and return its rows."""
         with self.privately(hides=hides):
-            return self.cursor.execute(f"{sql} -- {self.secret}").fetchall()
+            return _cursor(self.connection).execute(f"{sql} -- {self.secret}").fetchall()
 
     def append(self, events: list[Event]) -> None:
         """Append events in the transaction that is open."""
         connection = self.connection
         with self.privately():
             changes, rowid, total = connection.changes(), _base.last_insert_rowid(connection), _base.total_changes(connection)
+            cursor = _cursor(connection)
             try:
-                self._store.append(events)
+                self._store.append(cursor, events)
             finally:
-                self._scratch.restore(changes, rowid)
+                self._scratch.restore(connection, cursor, changes, rowid)
                 self.offset += _base.total_changes(connection) - total
         self.has_appended = True
 
     def restore(self, changes: int, rowid: int) -> None:
         """Make `changes()` and `last_insert_rowid()` say what they said."""
+        connection = self.connection
         with self.privately():
-            total = _base.total_changes(self.connection)
-            self._scratch.restore(changes, rowid)
-            self.offset += _base.total_changes(self.connection) - total
+            total = _base.total_changes(connection)
+            self._scratch.restore(connection, _cursor(connection), changes, rowid)
+            self.offset += _base.total_changes(connection) - total
 
     def make_scratch(self) -> None:
         """Make the temporary tables again: PRAGMA temp_store drops them."""
         connection = self.connection
         changes, rowid, total = connection.changes(), _base.last_insert_rowid(connection), _base.total_changes(connection)
         with self.privately():
-            self._scratch.make()
-            self._scratch.restore(changes, rowid)
+            cursor = _cursor(connection)
+            self._scratch.make(cursor)
+            self._scratch.restore(connection, cursor, changes, rowid)
             self.offset += _base.total_changes(connection) - total
 
     def hold(self) -> apsw.Blob:
         """Open a write handle on a temporary row: SQLite commits no autocommit statement before it is closed."""
-        return self._scratch.hold()
+        return self._scratch.hold(self.connection)
 
     # -- what the connection's transaction has come to ------------------------------------------------------------------
 
@@ -132,7 +139,7 @@ class Writer:
         """Tell whether this connection keeps all others out, the recorder's among them."""
         return self.run("PRAGMA main.locking_mode") == [("exclusive",)]
 
-    def schema_version(self, database: str | None) -> object:
+    def schema_version(self, database: str | None) -> Any:
         """Return the schema version of a database (SQLite file format, "Schema cookie")."""
         name = (database or "main").replace('"', '""')
         return self.run(f'PRAGMA "{name}".schema_version')[0][0]

@@ -24,7 +24,9 @@ def program(seed: int, length: int) -> list[Step]:
 
 def _insert(rnd: random.Random) -> str:
     conflict = rnd.choice(["", "", "", " OR REPLACE", " OR IGNORE", " OR FAIL", " OR ROLLBACK", " OR ABORT"])
-    rows = ", ".join(f"({rnd.randrange(30)}, {rnd.randrange(8)}, 'v{rnd.randrange(99)}')" for _ in range(rnd.choice([1, 1, 1, 2, 3, 9])))
+    rows = ", ".join(
+        f"({rnd.randrange(30)}, {rnd.randrange(8)}, 'v{rnd.randrange(99)}')" for _ in range(rnd.choice([1, 1, 1, 2, 3, 9]))
+    )
     upsert = " ON CONFLICT(i) DO UPDATE SET x = excluded.x" if not conflict and rnd.random() < 0.2 else ""
     return f"INSERT{conflict} INTO {rnd.choice(['t', 't', 'u', 'temp_t'])}(i, k, x) VALUES {rows}{upsert}"
 
@@ -104,18 +106,31 @@ def _step(rnd: random.Random) -> Step:  # noqa: PLR0911
     if kind < 50:
         return ("execute", cursor, _transaction(rnd))
     if kind < 56:
-        return ("execute", cursor, f"SELECT i, x FROM {rnd.choice(['t', 'u', 'child', 'v'])} ORDER BY i LIMIT {rnd.randrange(12)}")
+        return (
+            "execute",
+            cursor,
+            f"SELECT i, x FROM {rnd.choice(['t', 'u', 'child', 'v'])} ORDER BY i LIMIT {rnd.randrange(12)}",
+        )
     if kind < 62:
         return (rnd.choice(["next", "fetchone", "fetchall", "get", "close"]), cursor)
     if kind < 67:
         return ("execute", cursor, _ddl(rnd))
     if kind < 72:
         rows = [(rnd.randrange(200), rnd.randrange(9), "m") for _ in range(rnd.randrange(5))]
-        return ("executemany", cursor, rnd.choice(["INSERT INTO t(i, k, x) VALUES(?, ?, ?)", "INSERT OR REPLACE INTO u(i, k, x) VALUES(?, ?, ?)"]), rows)
+        return (
+            "executemany",
+            cursor,
+            rnd.choice(["INSERT INTO t(i, k, x) VALUES(?, ?, ?)", "INSERT OR REPLACE INTO u(i, k, x) VALUES(?, ?, ?)"]),
+            rows,
+        )
     if kind < 76:
         return ("with", rnd.random() < 0.3, [_dml(rnd) for _ in range(rnd.randrange(3))])
     if kind < 80:
-        return ("execute", cursor, "; ".join(rnd.choice([_dml, _dml, _transaction, _ddl])(rnd) for _ in range(rnd.randrange(2, 4))))
+        return (
+            "execute",
+            cursor,
+            "; ".join(rnd.choice([_dml, _dml, _transaction, _ddl])(rnd) for _ in range(rnd.randrange(2, 4))),
+        )
     if kind < 84:
         return (
             "execute",
@@ -143,7 +158,12 @@ def _step(rnd: random.Random) -> Step:  # noqa: PLR0911
     if kind < 88:
         return ("blob", rnd.randrange(30), rnd.random() < 0.5)
     if kind < 90:
-        return ("bindings", cursor, "INSERT INTO t(i, k, x) VALUES(:i, ?2, $x)", rnd.choice([(1, 2), {"i": 5, "x": None}, (1, 2, 3)]))
+        return (
+            "bindings",
+            cursor,
+            "INSERT INTO t(i, k, x) VALUES(:i, ?2, $x)",
+            rnd.choice([(1, 2), {"i": 5, "x": None}, (1, 2, 3)]),
+        )
     if kind < 92:
         return ("lock", rnd.random() < 0.5)
     if kind < 94:
@@ -261,7 +281,9 @@ class Machine:
     def _committed(self) -> Any:
         """Return what another connection sees, or that it can't read."""
         try:
-            return self.other.execute("SELECT (SELECT count(*) FROM t), (SELECT sum(k) FROM t), (SELECT count(*) FROM u)").fetchall()
+            return self.other.execute(
+                "SELECT (SELECT count(*) FROM t), (SELECT sum(k) FROM t), (SELECT count(*) FROM u)"
+            ).fetchall()
         except apsw.Error as error:
             return type(error).__name__
 
