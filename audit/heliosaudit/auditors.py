@@ -11,7 +11,7 @@ from heliosaudit import captures, failures, sessions
 from heliosaudit.captures import Running
 from heliosaudit.commits import Commits
 from heliosaudit.cursors import Cursor
-from heliosaudit.errors import AccessDeniedError, AuditPolicyError
+from heliosaudit.errors import AccessDeniedError, AuditPolicyError, AuditWriteError
 from heliosaudit.events import Event, event_of
 from heliosaudit.gates import Gate
 from heliosaudit.ledgers import Ledger
@@ -69,6 +69,7 @@ class Auditor:
         self.trace: Any = None
         self.is_closed = False
         self._recorder = recorder
+        self._is_strict = policy.read_durability == "strict"
         self._verdicts: dict[str, Verdict] = {}
         self._resetting: Cursor | None = None  # whose half-read statement is being ended
 
@@ -113,21 +114,7 @@ class Auditor:
             msg = "this SQL belongs to the audit log"
             self.gate.deny(msg)
             raise AccessDeniedError(msg)
-        actions = self.gate.take_actions()
-        verdict = None if actions else self._verdicts.get(sql)
-        if verdict is None:
-            # what came after the first statement of a string may be of statements that the one before it prepared, as FTS5's do
-            verdict = self._judge(sql, bindings, actions if cursor.is_fresh and actions else [])
-        if cursor.is_explain:
-            verdict = replace(
-                verdict,
-                event_class="SELECT",
-                operation="EXPLAIN",
-                is_work=False,
-                is_logged=self.policy.log_select,
-                never_returns_rows=False,
-            )
-        cursor.is_fresh = False
+        verdict = self._verdict_on(cursor, sql, bindings)
         trace = cursor.trace or self.trace
         if trace is not None and not trace(self.connection if cursor.is_control else cursor, sql, bindings):
             return False
@@ -135,7 +122,23 @@ class Auditor:
             running = cursor.running = Running(cursor, verdict, sql, bindings, _base.total_changes(self.connection))
             if verdict.event_class != "SELECT":
                 self._before(running)
+            elif self._is_strict and verdict.is_logged:
+                self._record_first(running)
         return True
+
+    def _verdict_on(self, cursor: Cursor, sql: str, bindings: Any) -> Verdict:
+        actions = self.gate.take_actions()
+        verdict = None if actions else self._verdicts.get(sql)
+        if verdict is None:
+            # what came after the first statement of a string may be of statements that the one before it prepared, as FTS5's do
+            verdict = self._judge(sql, bindings, actions if cursor.is_fresh and actions else [])
+        cursor.is_fresh = False
+        if not cursor.is_explain:
+            return verdict
+        is_logged = self.policy.log_select
+        return replace(
+            verdict, event_class="SELECT", operation="EXPLAIN", is_work=False, is_logged=is_logged, never_returns_rows=False
+        )
 
     def _judge(self, sql: str, bindings: Any, actions: list[Action]) -> Verdict:
         verdict = judge(sql, actions, self.policy)
@@ -211,6 +214,26 @@ class Auditor:
         if running.verdict.pragma in _ALONE and self._recorder is not None:
             self._recorder.release()
 
+    def _record_first(self, running: Running) -> None:
+        """Have a read's event on disk before its first row is handed out.
+
+        Raises:
+            AuditWriteError: The log can't be written now: a transaction holds the lock, this connection's own perhaps.
+        """
+        event = captures.event_for(running, self.policy)
+        if event is None:
+            return
+        event.fields[13] = None
+        self.ledger.note(event)
+        if not self.ledger.write_now():
+            self.ledger.forget(event)
+            msg = (
+                "a strict read is recorded before it is answered, and the audit log can't be written now: read before the "
+                "transaction writes, or after it has ended, or use read_durability = 'buffered'"
+            )
+            raise AuditWriteError(msg)
+        running.recorded = True
+
     # -- the end of a statement ----------------------------------------------------------------------------------------
 
     def reset(self, cursor: Cursor) -> None:
@@ -245,7 +268,7 @@ class Auditor:
         elif verdict.operation == "ALTER TABLE":
             self._refuse_reserved_names(running)
         event = None
-        if verdict.is_logged:
+        if verdict.is_logged and not running.recorded:
             event = captures.event_for(running, self.policy, affected=self._affected(running))
         if event is None:
             self.commits.let_go(running)

@@ -42,6 +42,7 @@ class Running:
         began: Whether a BEGIN of ours is around it.
         may_commit: Whether SQLite may commit while it runs.
         closed: Whether it has ended.
+        recorded: Whether its event was written before it ran.
         schema: Schema version before it, where it may turn out to change nothing.
         images: Row images so far.
     """
@@ -56,6 +57,7 @@ class Running:
         "images",
         "may_commit",
         "occurred",
+        "recorded",
         "rows",
         "schema",
         "sql",
@@ -77,6 +79,7 @@ class Running:
         self.may_commit = False
         self.closed = False
         self.schema: int | None = None
+        self.recorded = False
         self.images: list[Any] | None = None
 
 

@@ -25,6 +25,12 @@ _base = apsw.Connection
 _FAIL = re.compile(r"\bOR\s+FAIL\b", re.IGNORECASE)
 _ERROR_IN_STEP = "resetcursor"  # the frame that APSW puts into tracebacks of errors that sqlite3_step reports
 _SPACE = "; \t\r\n"
+_CLASSES = {  # of SQL that could not be prepared, by its first word
+    **dict.fromkeys(("INSERT", "UPDATE", "DELETE", "REPLACE"), "DML"),
+    **dict.fromkeys(("SELECT", "WITH", "VALUES", "EXPLAIN"), "SELECT"),
+    **dict.fromkeys(("CREATE", "DROP", "ALTER", "REINDEX", "ANALYZE"), "DDL"),
+    **dict.fromkeys(("BEGIN", "COMMIT", "END", "ROLLBACK", "SAVEPOINT", "RELEASE"), "TRANSACTION"),
+}
 
 
 def failed(auditor: Auditor, cursor: Cursor, error: BaseException) -> BaseException:
@@ -77,7 +83,11 @@ def _not_run(auditor: Auditor, cursor: Cursor, actions: list[Action], error: Bas
     policy = auditor.policy
     text = str(cursor.text)
     verdict = judge(text, actions, policy)
-    event_class = "AUTH" if isinstance(error, apsw.AuthError) else verdict.event_class or "ADMIN"
+    event_class = verdict.event_class or "ADMIN"
+    if isinstance(error, apsw.AuthError):
+        event_class = "AUTH"
+    elif not actions:
+        event_class = _CLASSES.get(verdict.operation, "ADMIN")
     verdict = Verdict(
         event_class,
         verdict.operation or "STATEMENT",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
 import apsw
@@ -117,6 +118,18 @@ class Ledger:
             transactions.written(events)
             return True
         return False
+
+    def write_now(self) -> bool:
+        """Write the facts that wait, whatever this connection reads; returns whether they are on disk."""
+        if self._recorder is not None and self._recorder.write(self):
+            return True
+        writer = self._writer
+        return writer.is_idle and not writer.connection.in_transaction and self._flush_between()
+
+    def forget(self, event: Event) -> None:
+        """Take a fact back, whose statement was not run after all."""
+        with self._gate.lock, contextlib.suppress(ValueError):
+            self.transactions.facts.remove(event)
 
     def flush_soon(self) -> None:
         """Write facts that matter now, if no transaction of this connection is open."""

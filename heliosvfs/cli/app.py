@@ -9,7 +9,8 @@ import apsw
 import typer
 
 import heliosvfs
-from heliosvfs.cli import databases, demo, shell, slots
+from heliosaudit.errors import AuditError, AuditPolicyError
+from heliosvfs.cli import audit, backups, databases, demo, rotation, shell, slots
 from heliosvfs.errors import ConfigError, HeliosError, PolicyViolationError, UsageError
 
 __all__ = ["app", "run"]
@@ -30,6 +31,12 @@ app.command()(databases.check)
 app.command()(databases.salvage)
 app.command()(shell.shell)
 app.add_typer(slots.app, name="key")
+app.add_typer(audit.app, name="audit")
+app.command()(rotation.rotate)
+app.command()(rotation.fips)
+app.command()(backups.backup)
+app.command()(backups.backups)
+app.command()(backups.restore)
 
 
 def _version(value: bool) -> None:  # noqa: FBT001 - typer's callback
@@ -50,9 +57,9 @@ def run() -> None:
     """Run the command line; an error of ours is one message on standard error, never a traceback."""
     try:
         app()
-    except (UsageError, ConfigError, PolicyViolationError) as error:
+    except (UsageError, ConfigError, PolicyViolationError, AuditPolicyError) as error:
         _fail(error, 2)
-    except (HeliosError, apsw.Error, OSError) as error:
+    except (HeliosError, AuditError, apsw.Error, OSError) as error:
         _fail(error, 1)
     except KeyboardInterrupt:
         sys.stderr.write("\nstopped\n")

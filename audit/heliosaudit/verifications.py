@@ -1,0 +1,317 @@
+"""Whether the chain holds (AUDIT.md, "Verification").
+
+The answer has three values. *broken*: something was edited, removed, inserted or put elsewhere, and the first bad id is named.
+*verified*: everything up to a checkpoint is what it was when that was signed. *consistent, unanchored*: the chain holds by
+itself, which says nothing against someone who holds the key and can build it anew.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+
+import apsw
+import msgspec
+
+from heliosaudit import chains
+from heliosaudit.checkpoints import Checkpoint
+from heliosaudit.errors import ChainBrokenError, LogTruncatedError
+from heliosaudit.queries import rows
+from heliosaudit.records import Record, decode
+from heliosaudit.schemas import LOG
+
+__all__ = ["Break", "Head", "Report", "Row", "check", "verify"]
+
+Row = tuple[int, str, bytes]
+_BLOCK = 20_000
+_NEAR = 20  # events on both sides among which one that stands elsewhere is looked for
+_TIME = slice(2, 29)  # of an encoded record: the time of recording, which is its first field
+
+
+@dataclass(frozen=True)
+class Head:
+    """A place in the chain up to which it was verified; to be kept where nobody who can write the database can change it.
+
+    Attributes:
+        id: Id of the event.
+        checksum: Its checksum.
+        timestamp: When it was recorded.
+    """
+
+    id: int
+    checksum: bytes
+    timestamp: str = ""
+
+
+@dataclass(frozen=True)
+class Break:
+    """Where the chain does not hold.
+
+    Attributes:
+        id: Id of the first event that is wrong, or that should be there.
+        kind: "edited", "checksum edited", "missing", "inserted", "reordered", "genesis forged", "clock", "not a record",
+            "truncated", "rewritten" or "transplanted".
+        expected: What should be there; checksums in hexadecimal.
+        found: What is there.
+    """
+
+    id: int
+    kind: str
+    expected: str = ""
+    found: str = ""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a verification found.
+
+    Attributes:
+        verdict: "verified", "unverified", "broken" or "consistent, unanchored".
+        events: How many events were looked at.
+        first_broken: The first break; None: there is none.
+        head: The last event; None: there is none that can be trusted.
+        anchored: Id up to which a checkpoint vouches; 0: none does.
+        seconds: How long it took.
+        notes: What else is to be known, such as what was pruned.
+    """
+
+    verdict: str
+    events: int
+    first_broken: Break | None
+    head: Head | None
+    anchored: int
+    seconds: float
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing is broken."""
+        return self.first_broken is None
+
+    def raise_if_broken(self) -> None:
+        """Raise what was found.
+
+        Raises:
+            LogTruncatedError: Events that a checkpoint vouches for are gone.
+            ChainBrokenError: The chain is broken in another way.
+        """
+        found = self.first_broken
+        if found is None:
+            return
+        kind = LogTruncatedError if found.kind == "truncated" else ChainBrokenError
+        msg = f"the audit log is broken at event {found.id}: {found.kind}"
+        raise kind(msg, id=found.id, kind=found.kind, expected=found.expected, found=found.found)
+
+
+def check(entries: Iterable[Row], start: Head) -> tuple[Head, int, Break | None]:
+    """Follow the chain over events in the order of their ids.
+
+    Args:
+        entries: Id, encoded record and checksum of each.
+        start: The event before the first of them.
+
+    Returns:
+        The last event that is right, how many are, and the first break.
+    """
+    number, previous, last, count = start.id, start.checksum, start.timestamp, 0
+    before = b""
+    sha256 = hashlib.sha256
+    for found, record, stored in entries:
+        number += 1
+        if found != number:
+            return Head(number - 1, previous, last), count, Break(number, "missing", f"event {number}", f"event {found}")
+        encoded = record.encode()
+        due = sha256(previous + number.to_bytes(8, "big") + encoded).digest()  # chains.checksum, without a call
+        if due != stored:
+            kind = "edited"
+            if before and chains.checksum(before, number - 1, encoded) == stored:
+                kind = "inserted"  # this event stood one place further up: the one before it was put in
+                number -= 1
+            return Head(number - 1, previous, last), count, Break(number, kind, due.hex(), stored.hex())
+        moment = record[_TIME]
+        if moment < last:
+            return Head(number - 1, previous, last), count, Break(number, "clock", f"not before {last}", moment)
+        before, previous, last = previous, stored, moment
+        count += 1
+    return Head(number, previous, last), count, None
+
+
+def _rows(connection: apsw.Connection, after: int, until: int | None) -> Iterator[Row]:
+    """Yield the log's rows; only what is hashed is read, never a generated column."""
+    where = "id > ?" if until is None else "id > ? AND id <= ?"
+    bindings = (after,) if until is None else (after, until)
+    cursor = connection.cursor()
+    yield from cursor.execute(f"SELECT id, record, checksum FROM main.{LOG} WHERE {where} ORDER BY id", bindings)
+
+
+def verify(
+    connection: apsw.Connection,
+    *,
+    since: Head | None = None,
+    checkpoint: Checkpoint | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Report:
+    """Verify a log.
+
+    Args:
+        connection: A connection to its database.
+        since: Verify only what follows this place, which an earlier report named; None: everything.
+        checkpoint: A checkpoint that was kept elsewhere, its signature verified.
+        progress: Told how many events are done, and how many there are.
+    """
+    begun = time.perf_counter()
+    notes: list[str] = []
+    connection.execute("SAVEPOINT heliosaudit_verify")  # one snapshot, whoever writes meanwhile
+    try:
+        start, first = _start(connection, since, notes)
+        head, events, broken = (start, 0, first) if first is not None else _follow(connection, start, progress)
+        if broken is not None:
+            broken = _explained(connection, broken)
+        elif since is not None:
+            broken = _differs(connection, since)
+        anchored = 0
+        if broken is None and checkpoint is not None:
+            broken, anchored = _against(connection, checkpoint, head, start)
+    finally:
+        connection.execute("RELEASE heliosaudit_verify")
+    if broken is not None:
+        verdict = "broken"
+    elif checkpoint is None:
+        verdict = "consistent, unanchored"
+    elif anchored:
+        verdict = "verified"
+        if head.id > anchored:
+            notes.append(f"events {anchored + 1} to {head.id} are younger than the checkpoint, and not vouched for by it")
+    else:
+        verdict = "unverified"
+        notes.append(f"the event that the checkpoint names, {checkpoint.size}, has been pruned")
+    return Report(verdict, events, broken, head if head.id else None, anchored, time.perf_counter() - begun, tuple(notes))
+
+
+def _start(connection: apsw.Connection, since: Head | None, notes: list[str]) -> tuple[Head, Break | None]:
+    """Find where the chain begins: at its root, where it was pruned to, or where an earlier verification ended."""
+    if since is not None:
+        notes.append(f"events up to {since.id} were verified before")
+        return since, None
+    found = rows(connection, f"SELECT id, record FROM main.{LOG} ORDER BY id LIMIT 1")
+    if not found:
+        return Head(0, chains.ROOT), Break(1, "missing", "a genesis record", "an empty log")
+    number, record = found[0]
+    if number == 1:
+        return Head(0, chains.ROOT), None if is_genesis(record) else Break(
+            1, "genesis forged", "a genesis record", "another record"
+        )
+    pruned = last_prune(connection)
+    if pruned is None or pruned[0] != number - 1:
+        due = "a record of its pruning" if pruned is None else f"pruned to {pruned[0]}"
+        return Head(number - 1, chains.ROOT), Break(1, "missing", due, f"the log begins with event {number}")
+    notes.append(f"events 1 to {pruned[0]} were pruned, as the log records; their archive vouches for them")
+    return Head(*pruned), None
+
+
+def is_genesis(record: str) -> bool:
+    """Tell whether a record is that of a log's beginning."""
+    try:
+        first = decode(record)
+    except (msgspec.DecodeError, ValueError):
+        return False
+    return first.operation == "GENESIS" and first.event_class == "AUDIT" and bool((first.details or {}).get("uuid"))
+
+
+def last_prune(connection: apsw.Connection) -> tuple[int, bytes] | None:
+    """Return id and checksum of the last event that was pruned, as the last prune record says."""
+    found = rows(connection, f"SELECT record FROM main.{LOG} WHERE operation = 'PRUNE' ORDER BY id DESC LIMIT 1")
+    if not found:
+        return None
+    details = decode(found[0][0]).details or {}
+    try:
+        return int(details["to"]), bytes.fromhex(details["checksum"])
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def _follow(
+    connection: apsw.Connection, start: Head, progress: Callable[[int, int], None] | None
+) -> tuple[Head, int, Break | None]:
+    last = rows(connection, f"SELECT coalesce(max(id), 0) FROM main.{LOG}")[0][0]
+    head, events, broken = start, 0, None
+    if progress is None:
+        return check(_rows(connection, start.id, None), start)
+    for until in range(start.id + _BLOCK, last + _BLOCK, _BLOCK):
+        head, count, broken = check(_rows(connection, head.id, min(until, last)), head)
+        events += count
+        progress(events, last - start.id)
+        if broken is not None:
+            break
+    if broken is None and head.id < last:
+        broken = Break(head.id + 1, "missing", f"event {head.id + 1}", "nothing")
+    return head, events, broken
+
+
+def _explained(connection: apsw.Connection, broken: Break) -> Break:
+    """Say more exactly what happened to the event where the chain breaks."""
+    if broken.kind != "edited":
+        return broken
+    number = broken.id
+    rows_by_id = {row[0]: row for row in _rows(connection, number - 2, number + 1)}
+    _, record, stored = rows_by_id[number]
+    try:
+        decode(record)
+    except (msgspec.DecodeError, ValueError):
+        return Break(number, "not a record", broken.expected, broken.found)
+    if number == 1 and not is_genesis(record):
+        return Break(1, "genesis forged", broken.expected, broken.found)
+    after = rows_by_id.get(number + 1)
+    if after is not None and chains.checksum(bytes.fromhex(broken.expected), number + 1, after[1].encode()) == after[2]:
+        return Break(number, "checksum edited", broken.expected, broken.found)
+    if after is not None and chains.checksum(stored, number + 2, after[1].encode()) == after[2]:
+        return Break(number, "missing", broken.expected, "the event after it, renumbered")
+    return _moved(connection, broken, record, stored)
+
+
+def _moved(connection: apsw.Connection, broken: Break, record: str, stored: bytes) -> Break:
+    """Tell an event that stood elsewhere from one that was edited."""
+    number = broken.id
+    near = {row[0]: row for row in _rows(connection, number - _NEAR, number + _NEAR)}
+    for other in near:
+        if other != number and any(chains.checksum(row[2], other, record.encode()) == stored for row in near.values()):
+            return Break(number, "reordered", broken.expected, f"event {other}")
+    return broken
+
+
+def _differs(connection: apsw.Connection, since: Head) -> Break | None:
+    """Tell whether the event where an earlier verification ended is another one now."""
+    found = rows(connection, f"SELECT checksum FROM main.{LOG} WHERE id = ?", (since.id,))
+    if found and found[0][0] != since.checksum:
+        return Break(since.id, "rewritten", since.checksum.hex(), found[0][0].hex())
+    if not found and last_prune(connection) is None:
+        return Break(since.id, "truncated", f"event {since.id}", "nothing")
+    return None
+
+
+def _against(connection: apsw.Connection, checkpoint: Checkpoint, head: Head, start: Head) -> tuple[Break | None, int]:
+    """Compare the log with a checkpoint; returns a break, or the id up to which the checkpoint vouches."""
+    uuid = log_uuid(connection)
+    if uuid is not None and not checkpoint.origin.endswith(f"/{uuid}"):
+        return Break(1, "transplanted", checkpoint.origin, uuid), 0
+    if head.id < checkpoint.size:
+        return Break(head.id + 1, "truncated", f"{checkpoint.size} events", f"{head.id} events"), 0
+    found = rows(connection, f"SELECT checksum FROM main.{LOG} WHERE id = ?", (checkpoint.size,))
+    stored = found[0][0] if found else start.checksum if start.id == checkpoint.size else None
+    if stored is None:
+        return None, 0
+    if stored != checkpoint.head:
+        return Break(checkpoint.size, "rewritten", checkpoint.head.hex(), stored.hex()), 0
+    return None, checkpoint.size
+
+
+def log_uuid(connection: apsw.Connection) -> str | None:
+    """Return the UUID of a log, from its genesis record, or from the prune record that took it along."""
+    found = rows(connection, f"SELECT record FROM main.{LOG} WHERE operation IN ('GENESIS', 'PRUNE') ORDER BY id DESC LIMIT 1")
+    if not found:
+        return None
+    record: Record = decode(found[0][0])
+    uuid = (record.details or {}).get("uuid")
+    return None if uuid is None else str(uuid)

@@ -1,0 +1,315 @@
+"""`heliosvfs audit`: read, verify, sign, export and prune the audit log of a database."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import apsw
+import typer
+
+from heliosaudit import stores
+from heliosaudit.checkpoints import Checkpoint, SigningKey, VerifyingKey
+from heliosaudit.errors import AuditError
+from heliosaudit.events import event_of
+from heliosaudit.exports import export as write_export
+from heliosaudit.queries import rows
+from heliosaudit.retention import prune as prune_log
+from heliosaudit.schemas import LOG
+from heliosaudit.sessions import current
+from heliosaudit.verifications import log_uuid
+from heliosaudit.verifications import verify as verify_log
+from heliosvfs.cli.keys import KeyCommandOption, KeyEnvOption, KeyFileOption, PassphraseOption, key_from
+from heliosvfs.cli.output import JsonOption, print_facts, print_json, print_table, progress_bar
+from heliosvfs.errors import UsageError
+from heliosvfs.keyring import Key
+from heliosvfs.opening import connect
+
+__all__ = ["app"]
+
+app = typer.Typer(help="Read, verify, sign, export and prune the audit log of a database.", no_args_is_help=True)
+
+FileArgument = Annotated[
+    Path, typer.Argument(metavar="FILE", help="An encrypted database with an audit log.", show_default=False)
+]
+SigningKeyOption = Annotated[
+    Path | None, typer.Option("--signing-key", help="File of the private key that signs.", show_default=False)
+]
+_SHOWN = ["id", "timestamp", "user", "class", "operation", "target", "affected_rows", "success", "rolled_back", "query"]
+_FILTERS = {"user": '"user"', "operation": "operation", "target": "target", "session": "session_id", "class": "class"}
+_EVERY = 0.5  # seconds between looks for new events
+
+
+@contextlib.contextmanager
+def _open(file: Path, key: Key) -> Iterator[apsw.Connection]:
+    with contextlib.closing(connect(file, key=key, create=False)) as connection:
+        if not stores.has_log(connection):
+            msg = f"{file} has no audit log: heliosvfs.connect(..., audit=...) makes one"
+            raise UsageError(msg)
+        yield connection
+
+
+def _note(connection: apsw.Connection, operation: str, details: dict[str, Any], *, success: bool = True) -> None:
+    """Record what was done with the log (PCI DSS 10.2.1.3: all access to audit logs)."""
+    who = current()
+    event = event_of(
+        operation, event_class="AUDIT", user=who.user, session_id=who.id, target=LOG, details=details, success=success
+    )
+    try:
+        stores.in_transaction(connection, [event])
+    except (apsw.Error, AuditError) as error:
+        sys.stderr.write(f"heliosvfs: this could not be recorded in the log: {error}\n")
+
+
+def _signing_key(path: Path | None) -> SigningKey | None:
+    if path is None:
+        return None
+    passphrase = os.environ.get("HELIOSVFS_SIGNING_PASSPHRASE")
+    return SigningKey.load(path, None if passphrase is None else passphrase.encode())
+
+
+def _select(
+    connection: apsw.Connection, filters: dict[str, Any], after: int, limit: int, *, newest: bool
+) -> list[tuple[Any, ...]]:
+    """Return the columns that are shown of the events that pass the filters, oldest first."""
+    where = ["id > ?"]
+    bindings: list[Any] = [after]
+    for name, column in _FILTERS.items():
+        if filters.get(name) is not None:
+            where.append(f"{column} = ?")
+            bindings.append(filters[name])
+    for name, comparison in (("since", "timestamp >= ?"), ("until", "timestamp < ?"), ("text", "query LIKE ?")):
+        if filters.get(name) is not None:
+            where.append(comparison)
+            bindings.append(f"%{filters[name]}%" if name == "text" else filters[name])
+    if filters.get("failures"):
+        where.append("success = 0")
+    columns = ", ".join(f'"{name}"' for name in _SHOWN)
+    order = "DESC" if newest else "ASC"
+    sql = f"SELECT {columns} FROM main.{LOG} WHERE {' AND '.join(where)} ORDER BY id {order} LIMIT {int(limit)}"
+    found = rows(connection, sql, tuple(bindings))
+    return found[::-1] if newest else found
+
+
+def _print_events(found: list[tuple[Any, ...]], *, as_json: bool) -> None:
+    if as_json:
+        print_json({"events": [dict(zip(_SHOWN, row, strict=True)) for row in found]})
+        return
+    print_table("", ["id", "when", "who", "what", "on", "rows", "SQL"], [_for_people(row) for row in found])
+
+
+def _for_people(row: tuple[Any, ...]) -> list[Any]:
+    event = {name: "" if value is None else value for name, value in zip(_SHOWN, row, strict=True)}
+    what = event["operation"] + ("" if event["success"] else ", failed") + (", rolled back" if event["rolled_back"] else "")
+    when = str(event["timestamp"])[:19].replace("T", " ")
+    return [event["id"], when, event["user"], what, event["target"], event["affected_rows"], event["query"]]
+
+
+@app.command()
+def log(  # noqa: PLR0913 - the options of the command
+    file: FileArgument,
+    *,
+    user: Annotated[str | None, typer.Option(help="Only of this user.")] = None,
+    operation: Annotated[str | None, typer.Option(help="Only of this operation, such as DELETE.")] = None,
+    target: Annotated[str | None, typer.Option(help="Only on this table or object.")] = None,
+    event_class: Annotated[str | None, typer.Option("--class", help="Only of this class.")] = None,
+    session: Annotated[str | None, typer.Option(help="Only of this session.")] = None,
+    since: Annotated[str | None, typer.Option(help="Only from this time on: UTC, ISO 8601.")] = None,
+    until: Annotated[str | None, typer.Option(help="Only before this time.")] = None,
+    failures: Annotated[bool, typer.Option("--failures", help="Only what failed or was denied.")] = False,
+    limit: Annotated[int, typer.Option(help="At most so many, the newest.", min=1)] = 50,
+    key_file: KeyFileOption = None,
+    key_env: KeyEnvOption = None,
+    key_command: KeyCommandOption = None,
+    passphrase: PassphraseOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Show events, oldest first."""
+    filters = {
+        "user": user,
+        "operation": operation,
+        "target": target,
+        "class": event_class,
+        "session": session,
+        "since": since,
+        "until": until,
+        "failures": failures,
+    }
+    with _open(file, key_from(key_file, key_env, key_command, passphrase=passphrase)) as connection:
+        _note(connection, "READ LOG", {name: value for name, value in filters.items() if value})
+        _print_events(_select(connection, filters, 0, limit, newest=True), as_json=as_json)
+
+
+@app.command()
+def search(  # noqa: PLR0913 - the options of the command
+    file: FileArgument,
+    text: Annotated[str, typer.Argument(help="What the SQL with its values holds, such as a patient's number.")],
+    *,
+    limit: Annotated[int, typer.Option(help="At most so many, the newest.", min=1)] = 50,
+    key_file: KeyFileOption = None,
+    key_env: KeyEnvOption = None,
+    key_command: KeyCommandOption = None,
+    passphrase: PassphraseOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Find the events whose SQL holds a text."""
+    with _open(file, key_from(key_file, key_env, key_command, passphrase=passphrase)) as connection:
+        _note(connection, "SEARCH LOG", {})
+        _print_events(_select(connection, {"text": text}, 0, limit, newest=True), as_json=as_json)
+
+
+@app.command()
+def tail(  # noqa: PLR0913 - the options of the command
+    file: FileArgument,
+    *,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on, and show events as they come.")] = False,
+    lines: Annotated[int, typer.Option("--lines", "-n", help="How many to begin with.", min=1)] = 10,
+    key_file: KeyFileOption = None,
+    key_env: KeyEnvOption = None,
+    key_command: KeyCommandOption = None,
+    passphrase: PassphraseOption = False,
+) -> None:
+    """Show the last events, a line each."""
+    with _open(file, key_from(key_file, key_env, key_command, passphrase=passphrase)) as connection:
+        _note(connection, "READ LOG", {"follow": follow})
+        last, newest = 0, True
+        while True:
+            for row in _select(connection, {}, last, lines if newest else 1000, newest=newest):
+                event = dict(zip(_SHOWN, row, strict=True))
+                mark = "" if event["success"] else " FAILED"
+                mark += " ROLLED BACK" if event["rolled_back"] else ""
+                typer.echo(f"{event['id']} {event['timestamp']} {event['user']} {event['operation']}{mark} {event['query']}")
+                last = event["id"]
+            newest = False
+            if not follow:
+                return
+            sys.stdout.flush()
+            time.sleep(_EVERY)
+
+
+@app.command()
+def verify(  # noqa: PLR0913 - the options of the command
+    file: FileArgument,
+    *,
+    checkpoint: Annotated[Path | None, typer.Option(help="A checkpoint that was kept elsewhere.", show_default=False)] = None,
+    public_key: Annotated[str | None, typer.Option(help="The verifier key of who signed it: name+hash+base64.")] = None,
+    key_file: KeyFileOption = None,
+    key_env: KeyEnvOption = None,
+    key_command: KeyCommandOption = None,
+    passphrase: PassphraseOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Verify the chain, and against a checkpoint that nothing was cut off or rewritten; exit status 1: it is broken."""
+    trusted = None
+    if checkpoint is not None:
+        if public_key is None:
+            msg = "--checkpoint needs --public-key: a checkpoint proves nothing unless you know who signed it"
+            raise UsageError(msg)
+        trusted = Checkpoint.parse(checkpoint.read_text(encoding="utf-8"), VerifyingKey.parse(public_key))
+    with _open(file, key_from(key_file, key_env, key_command, passphrase=passphrase)) as connection:
+        with progress_bar("verifying") as progress:
+            report = verify_log(connection, checkpoint=trusted, progress=progress)
+        _note(connection, "VERIFY LOG", {"verdict": report.verdict, "events": report.events}, success=report.ok)
+    facts: dict[str, Any] = {"verdict": report.verdict, "events": report.events, "seconds": round(report.seconds, 3)}
+    if report.first_broken is not None:
+        facts["first broken"] = asdict(report.first_broken)
+    if report.head is not None:
+        facts["head"] = f"{report.head.id} {report.head.checksum.hex()}"
+    if report.notes:
+        facts["notes"] = list(report.notes)
+    if as_json:
+        print_json(facts)
+    else:
+        print_facts(facts)
+    if not report.ok:
+        raise typer.Exit(1)
+
+
+@app.command("make-key")
+def make_key(
+    path: Annotated[Path, typer.Argument(help="File for the private key; it must not exist.")],
+    name: Annotated[str, typer.Option(help="Name of the signer, such as example.com/audit.")],
+) -> None:
+    """Make a key pair for signing, and print the public key; HELIOSVFS_SIGNING_PASSPHRASE encrypts the private one."""
+    passphrase = os.environ.get("HELIOSVFS_SIGNING_PASSPHRASE")
+    key = SigningKey.make(name)
+    key.save(path, None if passphrase is None else passphrase.encode())
+    typer.echo(str(key.public))
+
+
+@app.command()
+def checkpoint(  # noqa: PLR0913 - the options of the command
+    file: FileArgument,
+    *,
+    signing_key: Annotated[Path, typer.Option("--signing-key", help="File of the private key that signs.", show_default=False)],
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="File to write it to; without, it is printed.")] = None,
+    key_file: KeyFileOption = None,
+    key_env: KeyEnvOption = None,
+    key_command: KeyCommandOption = None,
+    passphrase: PassphraseOption = False,
+) -> None:
+    """Sign what the log has come to, once it is verified; keep the result where nobody who can write the database can."""
+    key = _signing_key(signing_key)
+    assert key is not None  # noqa: S101 - the option has no default
+    with _open(file, key_from(key_file, key_env, key_command, passphrase=passphrase)) as connection:
+        verify_log(connection).raise_if_broken()
+        note = Checkpoint.of(connection, log_uuid(connection) or "").sign(key)
+        _note(connection, "CHECKPOINT", {"signer": key.name})
+    if output is None:
+        typer.echo(note, nl=False)
+    else:
+        output.write_text(note, encoding="utf-8")
+
+
+@app.command()
+def export(  # noqa: PLR0913 - the options of the command
+    file: FileArgument,
+    output: Annotated[Path, typer.Argument(help="File to write; it must not exist.", show_default=False)],
+    *,
+    format: Annotated[str, typer.Option(help="jsonl or csv.")] = "jsonl",  # noqa: A002 - the option's name
+    compress: Annotated[bool, typer.Option("--gzip", help="Compress it.")] = False,
+    after: Annotated[int, typer.Option(help="Only events after this id, the last of the export before.", min=0)] = 0,
+    signing_key: SigningKeyOption = None,
+    formulas: Annotated[bool, typer.Option("--raw-formulas", help="Leave what a spreadsheet takes for formulas.")] = False,
+    key_file: KeyFileOption = None,
+    key_env: KeyEnvOption = None,
+    key_command: KeyCommandOption = None,
+    passphrase: PassphraseOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Write events to a file, with a manifest beside it: range, head, SHA-256 and signature."""
+    with _open(file, key_from(key_file, key_env, key_command, passphrase=passphrase)) as connection:
+        manifest = write_export(
+            connection, output, format=format, compress=compress, after=after, key=_signing_key(signing_key), formulas=formulas
+        )
+    (print_json if as_json else print_facts)(asdict(manifest))
+
+
+@app.command()
+def prune(  # noqa: PLR0913 - the options of the command
+    file: FileArgument,
+    *,
+    days: Annotated[int, typer.Option(help="Events younger than so many days stay.", min=1)],
+    archive: Annotated[Path | None, typer.Option(help="File to move them to.", show_default=False)] = None,
+    delete: Annotated[bool, typer.Option("--delete", help="Remove them without an archive.")] = False,
+    signing_key: SigningKeyOption = None,
+    key_file: KeyFileOption = None,
+    key_env: KeyEnvOption = None,
+    key_command: KeyCommandOption = None,
+    passphrase: PassphraseOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Move old events to an archive; the log still verifies, and says what was pruned."""
+    if (archive is None) == (not delete):
+        msg = "name the --archive to move the events to, or say --delete"
+        raise UsageError(msg)
+    with _open(file, key_from(key_file, key_env, key_command, passphrase=passphrase)) as connection:
+        found = prune_log(connection, days=days, archive=archive, key=_signing_key(signing_key))
+    facts = {"first": found.first, "last": found.last, "archive": None if found.archive is None else asdict(found.archive)}
+    (print_json if as_json else print_facts)(facts)
