@@ -1,0 +1,202 @@
+"""What becomes of events in transactions, savepoints, failures and rollbacks (A2, A3; AUDIT.md, "States of a transaction")."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing, suppress
+from pathlib import Path
+
+import apsw
+import pytest
+
+import heliosaudit
+from heliosaudit.connections import AuditedConnection
+
+DML = heliosaudit.Policy()
+
+
+@pytest.fixture(params=["wal", "delete"])
+def connection(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[AuditedConnection]:
+    path = tmp_path / "db"
+    with closing(apsw.Connection(str(path))) as plain:
+        plain.pragma("journal_mode", request.param)
+        plain.execute("CREATE TABLE t(i INTEGER PRIMARY KEY, x UNIQUE)")
+    with closing(heliosaudit.connect(path, DML)) as audited:
+        yield audited
+
+
+def events(connection: AuditedConnection) -> list[tuple[str, int | None, bool, bool]]:
+    """Return what another connection finds of operation, rows, success and rolled back."""
+    connection.auditor.flush()
+    with closing(apsw.Connection(connection.db_filename("main"))) as other:
+        rows = other.execute("SELECT operation, affected_rows, success, rolled_back FROM __audit_log WHERE class = 'DML' ORDER BY id")
+        return [(operation, count, bool(success), bool(rolled_back)) for operation, count, success, rolled_back in rows]
+
+
+def done(count: int = 1, operation: str = "INSERT") -> tuple[str, int, bool, bool]:
+    return (operation, count, True, False)
+
+
+def undone(count: int = 1, operation: str = "INSERT") -> tuple[str, int, bool, bool]:
+    return (operation, count, True, True)
+
+
+def failed(count: int = 0, operation: str = "INSERT") -> tuple[str, int, bool, bool]:
+    return (operation, count, False, False)
+
+
+def test_an_autocommit_statement_and_its_event_are_committed_together(connection: AuditedConnection) -> None:
+    connection.execute("INSERT INTO t VALUES(1, 1)")
+    assert events(connection) == [done()]
+
+
+def test_events_of_a_transaction_appear_with_its_commit(connection: AuditedConnection) -> None:
+    connection.execute("BEGIN; INSERT INTO t VALUES(1, 1); INSERT INTO t VALUES(2, 2)")
+    assert events(connection) == []
+    connection.execute("END")
+    assert events(connection) == [done(), done()]
+
+
+def test_events_of_a_transaction_that_was_rolled_back_say_so(connection: AuditedConnection) -> None:
+    connection.execute("BEGIN; INSERT INTO t VALUES(1, 1); INSERT INTO t VALUES(2, 2); ROLLBACK")
+    assert events(connection) == [undone(), undone()]
+
+
+def test_rollback_to_marks_only_what_it_undid(connection: AuditedConnection) -> None:
+    connection.execute(
+        "BEGIN; INSERT INTO t VALUES(1, 1); SAVEPOINT a; DELETE FROM t; SAVEPOINT A; UPDATE t SET x = 5; ROLLBACK TO a; "
+        "INSERT INTO t VALUES(3, 3); ROLLBACK TO a; RELEASE a; RELEASE a; COMMIT"
+    )
+    assert sorted(events(connection)) == sorted([done(), done(1, "DELETE"), undone(0, "UPDATE"), undone()])
+
+
+def test_release_of_the_outermost_savepoint_commits(connection: AuditedConnection) -> None:
+    connection.execute('SAVEPOINT "s"; INSERT INTO t VALUES(1, 1); SAVEPOINT inner_one; INSERT INTO t VALUES(2, 2); RELEASE S')
+    assert not connection.in_transaction
+    assert events(connection) == [done(), done()]
+
+
+def test_with_blocks_commit_and_roll_back(connection: AuditedConnection) -> None:
+    with connection:
+        connection.execute("INSERT INTO t VALUES(1, 1)")
+    with suppress(ZeroDivisionError), connection, connection:
+        connection.execute("INSERT INTO t VALUES(2, 2)")
+        raise ZeroDivisionError
+    assert events(connection) == [done(), undone()]
+
+
+def test_returning_commits_when_its_last_row_was_read(connection: AuditedConnection) -> None:
+    cursor = connection.execute("INSERT INTO t VALUES(1, 1), (2, 2) RETURNING i")
+    assert next(cursor) == (1,)
+    assert events(connection) == []
+    assert cursor.fetchall() == [(2,)]
+    assert events(connection) == [done(2)]
+
+
+def test_executemany_commits_row_by_row(connection: AuditedConnection) -> None:
+    seen = []
+
+    def rows() -> Iterator[tuple[int, int]]:
+        for number in range(3):
+            seen.append(len(events(connection)))
+            yield number, number
+
+    connection.executemany("INSERT INTO t VALUES(?, ?)", rows())
+    assert seen == [0, 1, 2]
+    assert events(connection) == [done()] * 3
+
+
+def test_a_constraint_that_fails_is_an_event(connection: AuditedConnection) -> None:
+    connection.execute("INSERT INTO t VALUES(1, 1)")
+    with pytest.raises(apsw.ConstraintError):
+        connection.execute("INSERT INTO t VALUES(1, 2)")
+    assert events(connection) == [done(), failed()]
+
+
+def test_or_fail_keeps_the_rows_before_the_one_that_failed(connection: AuditedConnection) -> None:
+    connection.execute("INSERT INTO t VALUES(5, 5)")
+    with pytest.raises(apsw.ConstraintError):
+        connection.execute("INSERT OR FAIL INTO t VALUES(1, 1), (2, 2), (5, 6)")
+    assert events(connection) == [done(), failed(2)]
+    assert connection.execute("SELECT count(*) FROM t").get == 3
+
+
+def test_or_rollback_ends_the_transaction(connection: AuditedConnection) -> None:
+    connection.execute("BEGIN; INSERT INTO t VALUES(1, 1)")
+    with pytest.raises(apsw.ConstraintError):
+        connection.execute("INSERT OR ROLLBACK INTO t VALUES(1, 2)")
+    assert not connection.in_transaction
+    assert events(connection) == [undone(), failed()]
+
+
+def test_a_commit_that_fails_can_be_tried_again(connection: AuditedConnection) -> None:
+    connection.execute("PRAGMA foreign_keys = ON")
+    connection.execute("CREATE TABLE c(i REFERENCES t DEFERRABLE INITIALLY DEFERRED)")
+    connection.execute("BEGIN; INSERT INTO c VALUES(7)")
+    with pytest.raises(apsw.ConstraintError):
+        connection.execute("COMMIT")
+    assert connection.in_transaction
+    connection.execute("INSERT INTO t VALUES(7, 7); COMMIT")
+    assert events(connection) == [done(), done()]
+
+
+def test_a_deferred_foreign_key_undoes_an_autocommit_statement(connection: AuditedConnection) -> None:
+    connection.execute("PRAGMA foreign_keys = ON")
+    connection.execute("CREATE TABLE c(i REFERENCES t DEFERRABLE INITIALLY DEFERRED)")
+    with pytest.raises(apsw.ConstraintError, match="FOREIGN KEY"):
+        connection.execute("INSERT INTO c VALUES(7)")
+    assert events(connection) == [failed()]
+    assert connection.execute("SELECT count(*) FROM c").get == 0
+
+
+def test_a_commit_hook_that_refuses_undoes_statement_and_event(connection: AuditedConnection) -> None:
+    connection.set_commit_hook(lambda: True)
+    with pytest.raises(apsw.ConstraintError):
+        connection.execute("INSERT INTO t VALUES(1, 1)")
+    connection.set_commit_hook(None)
+    assert events(connection) == [failed()]
+
+
+def test_half_read_rows_survive_a_begin(connection: AuditedConnection) -> None:
+    """It is ended before the transaction begins, or SQLite would lose rows when a statement in it fails."""
+    cursor = connection.execute("INSERT OR REPLACE INTO t VALUES(1, 1), (2, 2), (3, 3) RETURNING i")
+    assert next(cursor) == (1,)
+    connection.execute("BEGIN; INSERT INTO t VALUES(21, 21)")
+    with suppress(apsw.ConstraintError):
+        connection.execute("INSERT INTO t VALUES(7, 7), (1, 9)")
+    assert cursor.fetchall() == [(2,), (3,)]
+    connection.execute("COMMIT")
+    assert connection.execute("SELECT i FROM t").fetchall() == [(1,), (2,), (3,), (21,)]
+    assert sorted(events(connection)) == sorted([done(3), done(), failed()])
+
+
+def test_triggers_and_views_are_named_in_what_was_written(connection: AuditedConnection) -> None:
+    connection.execute("CREATE TABLE u(x); CREATE TRIGGER tr AFTER INSERT ON t BEGIN INSERT INTO u VALUES(NEW.x); END").fetchall()
+    connection.execute("INSERT INTO t VALUES(1, 1)")
+    with closing(apsw.Connection(connection.db_filename("main"))) as other:
+        writes = other.execute("SELECT record->>17 FROM __audit_log WHERE class = 'DML'").get
+    assert writes == '["main.t","main.u"]'
+
+
+def test_memory_stays_bounded_when_a_long_transaction_is_rolled_back(tmp_path: Path) -> None:
+    """Beyond the limit a summary tells counts and a digest."""
+    path = tmp_path / "bounded"
+    with closing(heliosaudit.connect(path, heliosaudit.Policy(max_transaction_events=100))) as connection:
+        connection.execute("CREATE TABLE t(i)")
+        connection.execute("BEGIN")
+        connection.executemany("INSERT INTO t VALUES(?)", ((number,) for number in range(2000)))
+        connection.execute("ROLLBACK")
+    with closing(apsw.Connection(str(path))) as other:
+        kept = other.execute("SELECT count(*) FROM __audit_log WHERE operation = 'INSERT' AND rolled_back").get
+        summary = other.execute("SELECT record->>'$[21].counts' FROM __audit_log WHERE operation = 'ROLLED BACK EVENTS'").get
+    assert kept >= 100
+    assert summary == f'[["DML","INSERT","t",{2000 - kept}]]'
+
+
+def test_vacuum_and_attach_have_an_intent_and_an_outcome(connection: AuditedConnection) -> None:
+    connection.execute("VACUUM")
+    connection.execute("ATTACH ':memory:' AS aux; INSERT INTO t VALUES(1, 1); DETACH aux").fetchall()
+    connection.auditor.flush()
+    with closing(apsw.Connection(connection.db_filename("main"))) as other:
+        found = [row[0] for row in other.execute("SELECT operation FROM __audit_log WHERE class IN ('ADMIN', 'DML')")]
+    assert found == ["VACUUM (INTENT)", "VACUUM", "ATTACH (INTENT)", "ATTACH", "INSERT", "DETACH (INTENT)", "DETACH"]
