@@ -108,6 +108,7 @@ class Auditor:
         if not isinstance(cursor, Cursor):
             msg = "apsw.Cursor(connection) would pass the audit by: use connection.cursor()"
             raise AuditPolicyError(msg)
+        self.ledger.was_idle = False
         if cursor.running is not None:
             self.finish(cursor.running)
         if self.writer.secret in sql:
@@ -246,7 +247,12 @@ class Auditor:
             self._resetting = None
             self.leave(was)
             instead = self.failed(cursor, error)
-            raise instead from (None if instead is error else error)
+            if instead is error:
+                raise
+            try:
+                raise instead from error
+            finally:
+                del instead  # or it is part of a cycle with this frame
         self._resetting = None
         self.leave(was)
         if cursor.running is not None:
@@ -258,6 +264,15 @@ class Auditor:
         if cursor is not None:
             cursor.running = None
         running.closed = True
+        try:
+            self._finish(running)
+        except BaseException:
+            self.commits.abandon(running)
+            raise
+        if self.ledger.transactions.facts:
+            self.ledger.look()
+
+    def _finish(self, running: Running) -> None:
         self.let_commits_end(running)
         self._judge_again(running)
         verdict = running.verdict
@@ -330,7 +345,10 @@ class Auditor:
         error = AccessDeniedError(f"{found[0][0]} would be a name of the audit log's")
         failures.record_failure(self, running, error, str(error))
         self.commits.recorded = id(error)
-        raise error
+        try:
+            raise error
+        finally:
+            del error  # or it is part of a cycle with this frame
 
     # -- its own life --------------------------------------------------------------------------------------------------
 
@@ -352,12 +370,22 @@ class Auditor:
         )
 
     def close(self) -> None:
-        """Write what still waits, before the connection closes."""
+        """End what is half-read, and write what waits, before the connection closes."""
         self.is_closed = True
         for cursor in self.commits.held_cursors():
             cursor.close(True)  # noqa: FBT003 - APSW's signature
+        if self._recorder is None and self.connection.in_transaction:
+            self.writer.run("ROLLBACK", hides=False)  # as closing it does, and then its events can be written
         if self.ledger.transactions.frames:
             self.ledger.lost()
-        self.flush()
+        if not self.connection.in_transaction:
+            self.flush()
+
+    def end(self) -> None:
+        """Write what still waits, once the connection is closed and holds no lock any more."""
         if self._recorder is not None:
             self._recorder.end(self.ledger)
+
+    def unwritten(self) -> int:
+        """Return how many events could not be written."""
+        return len(self.ledger.transactions.facts)

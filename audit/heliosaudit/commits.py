@@ -91,10 +91,12 @@ class Commits:
 
     def begin(self, running: Running) -> None:
         """Keep SQLite from committing an autocommit statement before its event is written."""
-        if running.verdict.event_class == "DDL" and self._begin_savepoint():
+        is_ddl = running.verdict.event_class == "DDL"
+        if is_ddl and _CONDITIONAL.search(running.sql):
+            # before the savepoint: a transaction that has read can't write once another connection has (BUSY_SNAPSHOT)
+            running.schema = self._writer.schema_version(running.verdict.database)
+        if is_ddl and self._begin_savepoint():
             running.began = True
-            if _CONDITIONAL.search(running.sql):
-                running.schema = self._writer.schema_version(running.verdict.database)
         else:
             self.hold(running, self._writer.hold())
 
@@ -211,6 +213,14 @@ class Commits:
             pass
         finally:
             self.refuses = False
+
+    def abandon(self, running: Running) -> None:
+        """Undo a statement whose event could not be made, whatever the reason: nothing of it may stay open."""
+        if running.began:
+            running.began = False
+            self._roll_back()
+        elif running.holder is not None:
+            self._undo(running)
 
     def drop(self, running: Running) -> None:
         """Let go of a statement that failed: SQLite rolls back what it began, and says so if it began anything."""

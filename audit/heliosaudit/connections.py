@@ -15,7 +15,7 @@ from heliosaudit.auditors import Auditor
 from heliosaudit.blobs import open_blob
 from heliosaudit.contexts import Context
 from heliosaudit.cursors import Cursor
-from heliosaudit.errors import AccessDeniedError, AuditPolicyError
+from heliosaudit.errors import AccessDeniedError, AuditPolicyError, AuditWriteError
 from heliosaudit.policies import Policy
 from heliosaudit.recorders import Recorder
 from heliosaudit.schemas import is_reserved
@@ -313,12 +313,23 @@ class Audited(apsw.Connection):
                 )
 
     def close(self, force: bool = False) -> None:  # noqa: FBT001, FBT002 - APSW's signature
-        """See `apsw.Connection.close`."""
+        """See `apsw.Connection.close`.
+
+        Raises:
+            AuditWriteError: Events of reads or failures were still waiting, and the log stayed locked.
+        """
         auditor = self.auditor
         if auditor is not None and not auditor.is_closed:
             auditor.record("CLOSE", event_class="AUTH")
             auditor.close()
-        _base.close(self, force)
+        try:
+            _base.close(self, force)
+        finally:
+            if auditor is not None:
+                auditor.end()
+        if auditor is not None and auditor.unwritten() and not force:
+            msg = f"the connection is closed, and the last {auditor.unwritten()} events could not be written to the audit log"
+            raise AuditWriteError(msg)
 
     def __del__(self) -> None:
         """Close it, so that what waits is written."""

@@ -48,10 +48,11 @@ class Cursor(apsw.Cursor):
         trace: The exec tracer that the application set on this cursor.
     """
 
+    running: Running | None = None  # also where __init__ fails, for __del__
+
     def __init__(self, connection: apsw.Connection) -> None:
         super().__init__(connection)
         self.auditor: Auditor = connection.auditor  # type: ignore[attr-defined]
-        self.running: Running | None = None
         self.rows: deque[Any] = deque()
         self.error: Exception | None = None
         self.text = ""
@@ -95,7 +96,10 @@ class Cursor(apsw.Cursor):
         """Record a failure; raise another error in its place where there is one."""
         instead = self.auditor.failed(self, error)
         if instead is not error:
-            raise instead from error
+            try:
+                raise instead from error
+            finally:
+                del instead, error  # a cycle with this frame would keep the cursor for the garbage collector, in any thread
 
     def _rows(self, bindings: Iterator[Any]) -> Iterator[Any]:
         """Hand out bindings; a row's statement has ended, and commits, before the application is asked for the next."""

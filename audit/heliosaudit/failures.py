@@ -138,3 +138,4 @@ def record_failure(auditor: Auditor, running: Running, error: BaseException, rea
     else:
         auditor.ledger.note(event)
         auditor.ledger.flush_soon()
+        auditor.ledger.look()

@@ -30,6 +30,7 @@ class Ledger:
 
     Attributes:
         transactions: What becomes of them.
+        was_idle: Whether the connection had no transaction open when its last statement ended, and none has begun since.
     """
 
     def __init__(self, policy: Policy, writer: Writer, gate: Gate, recorder: Recorder | None) -> None:
@@ -38,6 +39,11 @@ class Ledger:
         self._gate = gate
         self._recorder = recorder
         self.transactions = Transactions(policy.max_transaction_events)
+        self.was_idle = True
+
+    def look(self) -> None:
+        """Note for the recorder's thread whether the connection has a transaction open, at the end of a statement."""
+        self.was_idle = self._writer.is_idle
 
     # -- taking events in ----------------------------------------------------------------------------------------------
 
@@ -139,7 +145,8 @@ class Ledger:
     def flush_while_idle(self) -> None:
         """Write facts from the recorder's thread, unless the connection does anything."""
         with self._gate.closed() as is_unused:
-            if is_unused and self._writer.is_idle and self._recorder is not None:
+            # not asked of the connection, which is not this thread's: APSW would refuse whoever comes second
+            if is_unused and self.was_idle and self._recorder is not None:
                 self._recorder.write(self)
 
     def _flush_between(self) -> bool:

@@ -1,7 +1,7 @@
 """Writes events that belong to no transaction of the application's: reads, failures, denials, what was rolled back.
 
 It does so on a connection of its own, so that the application's is not touched, and from a thread of its own if the application
-is idle. It never waits for a lock: what can't be written now stays in memory until it can.
+is idle. It never waits for a lock, but at the very end: what can't be written now stays in memory until it can.
 """
 
 from __future__ import annotations
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 __all__ = ["Recorder"]
 
 
+_PATIENCE = 10_000  # milliseconds that the last events wait for the lock, when the connection closes
+
+
 class Recorder:
     """A connection to the log of one database, shared by none."""
 
@@ -44,12 +47,13 @@ class Recorder:
         self._thread: threading.Thread | None = None
         self._wake = threading.Event()
         self._closed = False
+        self._patience = 0  # milliseconds
         self._process = os.getpid()
 
     def _open(self) -> Store:
         if self._store is None:
             connection = self._opener()
-            connection.set_busy_timeout(0)
+            connection.set_busy_timeout(self._patience)
             cursor = apsw.Cursor(connection)
             cursor.exec_trace = allow
             self._connection, self._cursor, self._store = connection, cursor, Store()
@@ -103,10 +107,16 @@ class Recorder:
 
     def end(self, ledger: Ledger) -> None:
         """End with the connection that it serves."""
+        if self._closed:
+            return
         self._closed = True
         self._wake.set()
         thread = self._thread
         if thread is not None and thread is not threading.current_thread() and self._process == os.getpid():
             thread.join()
-        self.write(ledger)
-        self.release()
+        with self._lock:
+            if self._connection is not None and self._process == os.getpid():
+                self._connection.set_busy_timeout(_PATIENCE)
+            self._patience = _PATIENCE
+            self.write(ledger)
+            self.release()
