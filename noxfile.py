@@ -1,4 +1,4 @@
-"""The one list of what can be run: `nox -l` shows it, `.ci/run` calls it."""
+"""The one list of what can be run: `nox -l` shows it. `.ci/run` runs README's test command, then lint and types from here."""
 
 from __future__ import annotations
 

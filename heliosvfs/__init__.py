@@ -11,9 +11,11 @@ Importing the package registers the VFS "heliosvfs" over the default VFS of that
 
 from __future__ import annotations
 
-from heliosvfs.connection import Connection, KeySlot, connect
+from heliosvfs.connection import Connection, KeySlot
+from heliosvfs.defaults import configure
 from heliosvfs.errors import (
     ConfigError,
+    DiskFullError,
     FormatError,
     HeliosError,
     KeyUnavailableError,
@@ -27,11 +29,13 @@ from heliosvfs.errors import (
 from heliosvfs.keyring import Keyring, KeySource
 from heliosvfs.keys import KdfSettings, Secret
 from heliosvfs.keysources import KeyFile, KeyFromCommand, KeyFromEnvironment
+from heliosvfs.opening import connect
 from heliosvfs.vfs import HeliosVFS
 
 __all__ = [
     "ConfigError",
     "Connection",
+    "DiskFullError",
     "FormatError",
     "HeliosError",
     "HeliosVFS",
@@ -51,6 +55,7 @@ __all__ = [
     "UsageError",
     "WrongKeyError",
     "__version__",
+    "configure",
     "connect",
     "default_keyring",
 ]

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import apsw
 
 from heliosvfs import btrees
-from heliosvfs.connection import connect, open_untouched
 from heliosvfs.errors import HeliosError
 from heliosvfs.keyring import Key
+from heliosvfs.opening import connect, open_untouched
 from heliosvfs.vfs import PageView, files_of, view_of
 
 __all__ = ["BadPage", "CheckReport", "check", "open_pages"]

@@ -19,11 +19,11 @@ import apsw
 import msgspec
 
 from heliosvfs.check import check
-from heliosvfs.connection import connect
 from heliosvfs.errors import FormatError, TamperedError, UsageError
 from heliosvfs.keyring import Key, as_secret
 from heliosvfs.keys import KdfSettings
 from heliosvfs.layout import RESERVED_BYTES, is_page_size
+from heliosvfs.opening import connect
 from heliosvfs.partials import named_when_done
 from heliosvfs.vfs import Credential, presenting
 
@@ -218,8 +218,9 @@ class _Job:
 
             source.set_progress_handler(look, _STEPS)
         try:
-            with presenting(credential):
-                source.execute("VACUUM INTO ?", (f"file:{quote(os.path.abspath(partial))}?{self.options}",))
+            copy = f"file:{quote(os.path.abspath(partial))}?{self.options}"
+            with presenting(credential, copy):
+                source.execute("VACUUM INTO ?", (copy,))
         finally:
             source.set_progress_handler(None)
         if progress is not None:

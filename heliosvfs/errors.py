@@ -9,6 +9,7 @@
      ├─ FormatError                 not a heliosvfs database (also apsw.NotADBError)
      │   └─ UnsupportedVersionError a heliosvfs database of a later format: upgrade
      ├─ TamperedError               bytes on disk that no key holder wrote there: restore (also apsw.IOError)
+     ├─ DiskFullError               there is no room for what is to be written: make some (also apsw.FullError)
      └─ PolicyViolationError        a rule in force forbids it: ask whoever set the rule
 
 A class that is also an APSW class reaches the caller as itself when it is raised inside a VFS callback, and SQLite is told the
@@ -22,6 +23,7 @@ import apsw
 
 __all__ = [
     "ConfigError",
+    "DiskFullError",
     "FormatError",
     "HeliosError",
     "KeyUnavailableError",
@@ -96,6 +98,27 @@ class TamperedError(HeliosError, apsw.IOError):
         self.file = file
         self.page = page
         self.offset = offset
+
+
+class DiskFullError(HeliosError, apsw.FullError):
+    """A file could not be written for want of room; SQLite takes the statement or the transaction back.
+
+    Attributes:
+        file: Path of the file.
+    """
+
+    result = apsw.SQLITE_FULL
+    extendedresult = apsw.SQLITE_FULL
+
+    def __init__(self, message: str, *, file: str = "") -> None:
+        """Keep the file beside the message."""
+        super().__init__(message)
+        self.file = file
+
+    @classmethod
+    def of(cls, path: str) -> DiskFullError:
+        """Return the error for a file."""
+        return cls(f"the disk is full: {path} could not be written: make room and try again", file=path)
 
 
 class PolicyViolationError(HeliosError):

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import hmac
 import os
-import threading
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias, runtime_checkable
 
 from heliosvfs.errors import KeyUnavailableError, UsageError, WrongKeyError
 from heliosvfs.keys import Secret, derive_kek, superblock_hmac_key, unwrap_slot, wipe
+from heliosvfs.locks import ProcessLock
+from heliosvfs.memory import KeyBuffer, copy_of
 from heliosvfs.superblock import Kdf, Slot, UnverifiedCopy
 
 __all__ = [
@@ -130,7 +131,7 @@ class _Presented:
     kdf: Kdf
     label: str
     fingerprint: bytes = field(repr=False)
-    kek: bytearray = field(repr=False)
+    kek: memoryview = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -147,7 +148,7 @@ class InheritedKey:
     kdf: Kdf
     label: str
     fingerprint: bytes = field(repr=False)
-    kek: bytes = field(repr=False)
+    kek: memoryview = field(repr=False)
 
 
 @dataclass
@@ -162,19 +163,19 @@ class MasterKey:
     """
 
     uuid: str
-    key: bytearray = field(repr=False)
+    key: bytearray | memoryview = field(repr=False)
     presented: dict[str, _Presented] = field(default_factory=dict, repr=False)
     users: int = 1
 
     @property
-    def hmac_key(self) -> bytes:
+    def hmac_key(self) -> memoryview:
         """Key of the superblock's HMAC."""
         return superblock_hmac_key(self.key)
 
-    def remember(self, secret: Secret, slot: Slot, kek: bytes) -> None:
+    def remember(self, secret: Secret, slot: Slot, kek: KeyBuffer) -> None:
         """Note that ``secret`` opens ``slot``, so that the next connection need not run the KDF."""
         with _lock:
-            self.presented[slot.kdf.salt] = _Presented(slot.kdf, slot.label, _fingerprint(secret, slot.kdf.salt), bytearray(kek))
+            self.presented[slot.kdf.salt] = _Presented(slot.kdf, slot.label, _fingerprint(secret, slot.kdf.salt), copy_of(kek))
 
     def slot_of(self, secret: Secret | None, slots: tuple[Slot, ...]) -> Slot | None:
         """Return the slot that ``secret`` was seen to open in this process; None: the first that any secret opened."""
@@ -191,14 +192,14 @@ class MasterKey:
         """Note that the secret behind an inherited key opens this file too."""
         with _lock:
             self.presented[inherited.kdf.salt] = _Presented(
-                inherited.kdf, inherited.label, inherited.fingerprint, bytearray(inherited.kek)
+                inherited.kdf, inherited.label, inherited.fingerprint, copy_of(inherited.kek)
             )
 
     def heirloom(self) -> InheritedKey | None:
         """Return a key that a copy of this file can be sealed under, None where no secret was presented."""
         with _lock:
             for presented in self.presented.values():
-                return InheritedKey(presented.kdf, presented.label, presented.fingerprint, bytes(presented.kek))
+                return InheritedKey(presented.kdf, presented.label, presented.fingerprint, copy_of(presented.kek))
         return None
 
     def release(self) -> None:
@@ -216,11 +217,11 @@ class MasterKey:
                 del _unlocked[self.uuid]
 
 
-_lock = threading.RLock()
+_lock = ProcessLock()
 _unlocked: dict[str, list[MasterKey]] = {}
 
 
-def adopt(uuid: str, key: bytearray) -> MasterKey:
+def adopt(uuid: str, key: bytearray | memoryview) -> MasterKey:
     """Register the master key of a file that is being created."""
     master = MasterKey(uuid, key)
     with _lock:
@@ -271,7 +272,7 @@ def unlock(copy: UnverifiedCopy, secret: Secret, *, fips_mode: bool = False) -> 
 _NAMES = {"passphrase": "passphrase", "raw": "raw key"}
 
 
-def _share(uuid: str, key: bytearray) -> MasterKey:
+def _share(uuid: str, key: memoryview) -> MasterKey:
     with _lock:
         for master in _unlocked.get(uuid, []):
             if hmac.compare_digest(master.key, key):

@@ -17,6 +17,7 @@ import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import argon2.exceptions
 import argon2.low_level
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives import hashes
@@ -25,6 +26,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF, HKDFExpand
 from cryptography.hazmat.primitives.kdf.pbkdf2 import PBKDF2HMAC
 
 from heliosvfs.errors import FormatError, PolicyViolationError, UsageError, WrongKeyError
+from heliosvfs.memory import KeyBuffer, buffer, wipe
 from heliosvfs.superblock import Epoch, Kdf, Slot
 
 __all__ = [
@@ -49,6 +51,7 @@ Randomness = Callable[[int], bytes]
 KEY_BYTES = 32
 _SALT_BYTES = 16  # RFC 9106, 3.1; SP 800-132, 5.1 asks for 128 bits
 _NONCE_BYTES = 12
+_NO_KEY = bytes(KEY_BYTES)
 _GCM_TAG_BYTES = 16
 
 # RFC 9106, section 4: the second recommended option
@@ -176,8 +179,8 @@ def _check_cost(kdf: Kdf) -> None:
         raise FormatError(msg)
 
 
-def derive_kek(secret: Secret, kdf: Kdf, *, fips_mode: bool = False) -> bytes:
-    """Derive the key-encryption key of a slot, 32 bytes.
+def derive_kek(secret: Secret, kdf: Kdf, *, fips_mode: bool = False) -> memoryview:
+    """Derive the key-encryption key of a slot, 32 bytes in memory for keys.
 
     Raises:
         FormatError: The slot's parameters are outside the floors and ceilings, or its KDF is not known.
@@ -189,31 +192,69 @@ def derive_kek(secret: Secret, kdf: Kdf, *, fips_mode: bool = False) -> bytes:
         if fips_mode:
             msg = "FIPS mode: this key slot uses Argon2id, which is not an approved algorithm; add a slot in FIPS mode"
             raise PolicyViolationError(msg)
-        return argon2.low_level.hash_secret_raw(
-            secret.value,
-            salt,
-            time_cost=kdf.passes,
-            memory_cost=kdf.memory_kib,
-            parallelism=kdf.lanes,
-            hash_len=KEY_BYTES,
-            type=argon2.low_level.Type.ID,
-        )
+        return _argon2id(secret.value, salt, kdf)
+    kek = buffer()
     if kdf.name == "pbkdf2-hmac-sha256":
-        return PBKDF2HMAC(hashes.SHA256(), KEY_BYTES, salt, kdf.iterations).derive(secret.value)
-    return HKDF(hashes.SHA256(), KEY_BYTES, salt, b"heliosvfs 1 raw key").derive(secret.value)
+        PBKDF2HMAC(hashes.SHA256(), KEY_BYTES, salt, kdf.iterations).derive_into(secret.value, kek)
+    else:
+        HKDF(hashes.SHA256(), KEY_BYTES, salt, b"heliosvfs 1 raw key").derive_into(secret.value, kek)
+        _cover(HKDF(hashes.SHA256(), KEY_BYTES, salt, b"heliosvfs 1 raw key"))
+    return kek
 
 
-def expand(key: bytes | bytearray, info: bytes) -> bytes:
-    """Return HKDF-Expand (RFC 5869, 2.3) of ``key``, 32 bytes, for the purpose ``info``."""
-    return HKDFExpand(hashes.SHA256(), KEY_BYTES, info).derive(bytes(key))
+def _argon2id(passphrase: bytes, salt: bytes, kdf: Kdf) -> memoryview:
+    """Run Argon2id into memory for keys: argon2.low_level.hash_secret_raw would leave the result in two more places."""
+    ffi, kek = argon2.low_level.ffi, buffer()
+    out, pwd, salted = (
+        ffi.from_buffer("uint8_t[]", kek),
+        ffi.from_buffer("uint8_t[]", passphrase),
+        ffi.from_buffer("uint8_t[]", salt),
+    )
+    context = ffi.new(
+        "argon2_context *",
+        {
+            "version": argon2.low_level.ARGON2_VERSION,
+            "out": out,
+            "outlen": len(kek),
+            "pwd": pwd,
+            "pwdlen": len(passphrase),
+            "salt": salted,
+            "saltlen": len(salt),
+            "t_cost": kdf.passes,
+            "m_cost": kdf.memory_kib,
+            "lanes": kdf.lanes,
+            "threads": kdf.lanes,
+        },
+    )
+    code = argon2.low_level.core(context, argon2.low_level.Type.ID.value)
+    if code:
+        raise argon2.exceptions.HashingError(argon2.low_level.error_to_str(code))
+    return kek
 
 
-def superblock_hmac_key(master: bytes | bytearray) -> bytes:
+def expand(key: KeyBuffer, info: bytes) -> memoryview:
+    """Return HKDF-Expand (RFC 5869, 2.3) of ``key``, 32 bytes in memory for keys, for the purpose ``info``."""
+    made = buffer()
+    HKDFExpand(hashes.SHA256(), KEY_BYTES, info).derive_into(key, made)
+    _cover(HKDFExpand(hashes.SHA256(), KEY_BYTES, info))
+    return made
+
+
+def _cover(kdf: HKDF | HKDFExpand) -> None:
+    """Derive from no key at all, in the same way as a key was derived just before.
+
+    The last block of an HKDF is the key itself, and the library computes it in a Python object of its own, which is freed without
+    being overwritten. The next object of that size takes its place: this one, which says nothing.
+    """
+    kdf.derive_into(_NO_KEY, buffer())
+
+
+def superblock_hmac_key(master: KeyBuffer) -> memoryview:
     """Return the key of the superblock's HMAC."""
     return expand(master, b"heliosvfs 1 superblock hmac")
 
 
-def epoch_wrapping_key(master: bytes | bytearray) -> bytes:
+def epoch_wrapping_key(master: KeyBuffer) -> memoryview:
     """Return the key that wraps the epoch keys."""
     return expand(master, b"heliosvfs 1 epoch wrap")
 
@@ -227,40 +268,42 @@ def _epoch_associated_data(uuid: bytes, epoch_id: int, cipher: str) -> bytes:
     return b"heliosvfs 1 epoch" + uuid + struct.pack(">I", epoch_id) + cipher.encode()
 
 
-def _wrap(kek: bytes, key: bytes | bytearray, associated_data: bytes, random: Randomness) -> str:
+def _wrap(kek: KeyBuffer, key: KeyBuffer, associated_data: bytes, random: Randomness) -> str:
     nonce = random(_NONCE_BYTES)
-    return (nonce + AESGCM(kek).encrypt(nonce, bytes(key), associated_data)).hex()
+    return (nonce + AESGCM(kek).encrypt(nonce, key, associated_data)).hex()
 
 
-def _unwrap(kek: bytes, wrapped: str, associated_data: bytes) -> bytes:
+def _unwrap(kek: KeyBuffer, wrapped: str, associated_data: bytes) -> memoryview:
     sealed = bytes.fromhex(wrapped)
     if len(sealed) != _NONCE_BYTES + KEY_BYTES + _GCM_TAG_BYTES:
         raise InvalidTag
-    return AESGCM(kek).decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], associated_data)
+    key = buffer()
+    AESGCM(kek).decrypt_into(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], associated_data, key)
+    return key
 
 
 def wrap_slot(  # noqa: PLR0913 - what the wrap binds
-    uuid: bytes, slot_id: int, label: str, created: str, kdf: Kdf, kek: bytes, master: bytes | bytearray, random: Randomness
+    uuid: bytes, slot_id: int, label: str, created: str, kdf: Kdf, kek: KeyBuffer, master: KeyBuffer, random: Randomness
 ) -> Slot:
     """Make a key slot: the master key wrapped under a key-encryption key."""
     return Slot(slot_id, label, created, kdf, _wrap(kek, master, _slot_associated_data(uuid, slot_id, kdf), random))
 
 
-def unwrap_slot(uuid: bytes, slot: Slot, kek: bytes) -> bytearray:
+def unwrap_slot(uuid: bytes, slot: Slot, kek: KeyBuffer) -> memoryview:
     """Return the master key, 32 bytes.
 
     Raises:
         WrongKeyError: The key-encryption key does not open this slot.
     """
     try:
-        return bytearray(_unwrap(kek, slot.wrapped, _slot_associated_data(uuid, slot.id, slot.kdf)))
+        return _unwrap(kek, slot.wrapped, _slot_associated_data(uuid, slot.id, slot.kdf))
     except (InvalidTag, ValueError):
         msg = "the key opens no key slot of this database"
         raise WrongKeyError(msg) from None
 
 
 def wrap_epoch(  # noqa: PLR0913 - what the wrap binds
-    uuid: bytes, epoch_id: int, created: str, key: bytes | bytearray, master: bytes | bytearray, random: Randomness
+    uuid: bytes, epoch_id: int, created: str, key: KeyBuffer, master: KeyBuffer, random: Randomness
 ) -> Epoch:
     """Make an epoch: a data key wrapped under the master key."""
     cipher = "AES-256-GCM"
@@ -268,7 +311,7 @@ def wrap_epoch(  # noqa: PLR0913 - what the wrap binds
     return Epoch(epoch_id, cipher, created, wrapped)
 
 
-def unwrap_epoch(uuid: bytes, epoch: Epoch, master: bytes | bytearray) -> bytes:
+def unwrap_epoch(uuid: bytes, epoch: Epoch, master: KeyBuffer) -> memoryview:
     """Return an epoch's data key, 32 bytes.
 
     Raises:
@@ -279,8 +322,3 @@ def unwrap_epoch(uuid: bytes, epoch: Epoch, master: bytes | bytearray) -> bytes:
     except (InvalidTag, ValueError):
         msg = f"epoch {epoch.id} of the superblock does not unwrap under the file's own master key"
         raise FormatError(msg) from None
-
-
-def wipe(key: bytearray) -> None:
-    """Overwrite a key in place."""
-    key[:] = bytes(len(key))

@@ -15,7 +15,7 @@ from __future__ import annotations
 import os
 import struct
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from operator import itemgetter
 from typing import TypeAlias
 
@@ -25,6 +25,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from heliosvfs.errors import HeliosError
 from heliosvfs.keys import KEY_BYTES, Randomness, expand, unwrap_epoch, wipe
 from heliosvfs.layout import RESERVED_BYTES
+from heliosvfs.memory import random_key
 from heliosvfs.superblock import Superblock
 
 __all__ = [
@@ -75,28 +76,28 @@ class FileKeys:
         current: Number of the epoch that new pages are sealed under.
     """
 
-    def __init__(self, uuid: bytes, epochs: dict[int, bytearray], current: int) -> None:
+    def __init__(self, uuid: bytes, epochs: Mapping[int, bytearray | memoryview], current: int) -> None:
         """Take over the epoch keys; `wipe` overwrites them."""
         self.uuid = uuid
         self.current = current
-        self._epochs = epochs
+        self._epochs = dict(epochs)
         self._ciphers: dict[bytes, AESGCM] = {}
 
     @classmethod
-    def of(cls, superblock: Superblock, master: bytearray) -> FileKeys:
+    def of(cls, superblock: Superblock, master: bytearray | memoryview) -> FileKeys:
         """Unwrap all epochs of a superblock.
 
         Raises:
             FormatError: An epoch does not unwrap.
         """
         uuid = superblock.uuid_bytes
-        epochs = {epoch.id: bytearray(unwrap_epoch(uuid, epoch, master)) for epoch in superblock.epochs}
+        epochs = {epoch.id: unwrap_epoch(uuid, epoch, master) for epoch in superblock.epochs}
         return cls(uuid, epochs, superblock.epoch.id)
 
     @classmethod
     def ephemeral(cls, random: Randomness) -> FileKeys:
         """Make keys for a temporary file: random, and stored nowhere."""
-        return cls(random(16), {1: bytearray(random(KEY_BYTES))}, 1)
+        return cls(random(16), {1: random_key() if random is os.urandom else bytearray(random(KEY_BYTES))}, 1)
 
     def may_be_newer(self, selector: bytes) -> bool:
         """Tell whether a trailer may have been written under an epoch that this superblock does not list yet.
@@ -121,7 +122,7 @@ class FileKeys:
             cipher = self._ciphers[selector] = AESGCM(self.sub_key(selector))
         return cipher
 
-    def sub_key(self, selector: bytes) -> bytes:
+    def sub_key(self, selector: bytes) -> memoryview:
         """Return the 32-byte key that a selector stands for; the epoch must exist."""
         key = self._epochs[int.from_bytes(selector[:3], "big")]
         return expand(key, b"heliosvfs 1 sub-key" + self.uuid + selector[3:])

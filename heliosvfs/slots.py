@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import msgspec.structs
 
-from heliosvfs.errors import UsageError
-from heliosvfs.keys import KdfSettings, Randomness, Secret, derive_kek, new_kdf, wrap_slot
+from heliosvfs.errors import UsageError, WrongKeyError
+from heliosvfs.keys import KdfSettings, Randomness, Secret, derive_kek, new_kdf, unwrap_slot, wipe, wrap_slot
+from heliosvfs.memory import KeyBuffer
 from heliosvfs.superblock import MAX_SLOTS, Slot, Superblock
 
-__all__ = ["NewSlot", "add", "make", "replace", "revoke"]
+__all__ = ["NewSlot", "add", "make", "opened_by", "replace", "revoke", "rewrap"]
 
 
 class NewSlot(msgspec.Struct, frozen=True):
@@ -24,7 +25,7 @@ class NewSlot(msgspec.Struct, frozen=True):
     """
 
     slot: Slot
-    kek: bytes
+    kek: memoryview
 
     def __repr__(self) -> str:
         """Name the slot, never the key."""
@@ -33,7 +34,7 @@ class NewSlot(msgspec.Struct, frozen=True):
 
 def make(  # noqa: PLR0913 - each is a fact of the slot
     superblock: Superblock,
-    master: bytes | bytearray,
+    master: KeyBuffer,
     secret: Secret,
     *,
     label: str,
@@ -101,3 +102,32 @@ def replace(superblock: Superblock, old: Slot, new: Slot) -> Superblock:
         msg = "another process changed the key slots at the same moment: try again"
         raise UsageError(msg)
     return msgspec.structs.replace(superblock, slots=tuple(new if slot == old else slot for slot in superblock.slots))
+
+
+def opened_by(superblock: Superblock, secret: Secret) -> Slot | None:
+    """Return the first slot that ``secret`` opens, None if it opens none; the KDF runs for each slot that is tried.
+
+    Raises:
+        FormatError: A slot's parameters are outside what is accepted.
+    """
+    for slot in superblock.slots:
+        if secret.fits(slot.kdf):
+            try:
+                key = unwrap_slot(superblock.uuid_bytes, slot, derive_kek(secret, slot.kdf))
+            except WrongKeyError:
+                continue
+            wipe(key)
+            return slot
+    return None
+
+
+def rewrap(superblock: Superblock, slot: Slot, secret: Secret, master: KeyBuffer, random: Randomness) -> NewSlot:
+    """Derive the same slot, under a fresh salt, for a new master key.
+
+    Raises:
+        FormatError: The slot's parameters are outside what is accepted.
+    """
+    kdf = msgspec.structs.replace(slot.kdf, salt=random(len(slot.kdf.salt) // 2).hex())
+    kek = derive_kek(secret, kdf)
+    made = wrap_slot(superblock.uuid_bytes, slot.id, slot.label, slot.created, kdf, kek, master, random)
+    return NewSlot(msgspec.structs.replace(made, last_used=slot.last_used), kek)

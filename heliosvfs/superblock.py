@@ -16,6 +16,7 @@ import msgspec
 
 from heliosvfs.errors import FormatError, UnsupportedVersionError, UsageError
 from heliosvfs.layout import RESERVED_BYTES, Layout, is_page_size
+from heliosvfs.memory import KeyBuffer
 
 __all__ = [
     "COPY_OFFSETS",
@@ -75,7 +76,7 @@ class Kdf(msgspec.Struct, frozen=True, omit_defaults=True):
     iterations: int = 0
 
 
-class Slot(msgspec.Struct, frozen=True):
+class Slot(msgspec.Struct, frozen=True, omit_defaults=True):
     """An independent way to the master key, as in LUKS2.
 
     Attributes:
@@ -84,6 +85,7 @@ class Slot(msgspec.Struct, frozen=True):
         created: Time of creation, UTC ISO 8601.
         kdf: How the secret becomes the key that unwraps.
         wrapped: nonce(12) | AES-256-GCM(master key) | tag(16), hexadecimal.
+        last_used: Day of its last use, UTC ISO 8601, where that is noted; "" is left out.
     """
 
     id: int
@@ -91,6 +93,7 @@ class Slot(msgspec.Struct, frozen=True):
     created: str
     kdf: Kdf
     wrapped: Hex
+    last_used: str = ""
 
 
 class Epoch(msgspec.Struct, frozen=True):
@@ -183,13 +186,13 @@ class UnverifiedCopy(msgspec.Struct, frozen=True):
     superblock: Superblock
     sealed: bytes
 
-    def is_authentic(self, hmac_key: bytes) -> bool:
+    def is_authentic(self, hmac_key: KeyBuffer) -> bool:
         """Tell whether the HMAC is right under ``hmac_key`` (compared in constant time)."""
         body, mac = self.sealed[:-_TRAILER], self.sealed[-_TRAILER:-32]
         return hmac.compare_digest(hmac.digest(hmac_key, body, "sha256"), mac)
 
 
-def encode(superblock: Superblock, hmac_key: bytes) -> tuple[bytes, bytes]:
+def encode(superblock: Superblock, hmac_key: KeyBuffer) -> tuple[bytes, bytes]:
     """Encode both copies of a superblock, 16 KiB each.
 
     Raises:

@@ -24,12 +24,13 @@ from heliosvfs.cli.keys import (
     key_from,
 )
 from heliosvfs.cli.output import JsonOption, print_facts, print_json, print_table, progress_bar
-from heliosvfs.connection import KeySlot, open_untouched
+from heliosvfs.connection import KeySlot
 from heliosvfs.convert import ConvertReport
 from heliosvfs.convert import decrypt as decrypt_database
 from heliosvfs.convert import encrypt as encrypt_database
 from heliosvfs.errors import FormatError, UsageError
 from heliosvfs.keys import KdfSettings
+from heliosvfs.opening import open_untouched
 from heliosvfs.salvage import salvage as salvage_database
 from heliosvfs.vfs import files_of
 
@@ -145,7 +146,7 @@ def info(  # noqa: PLR0913 - the options of the command
     slots, epochs = facts.pop("slots"), facts.pop("epochs")
     facts["verified"] = "yes: the HMAC is right" if given else "no: that takes a key (--key-file, --key-env, --key-command)"
     print_facts(facts)
-    print_table("Key slots", ["label", "created", "kdf", "parameters"], [list(slot.values()) for slot in slots])
+    print_table("Key slots", ["label", "created", "kdf", "parameters", "last used"], [list(slot.values()) for slot in slots])
     print_table("Epochs", ["id", "cipher", "created"], [list(epoch.values()) for epoch in epochs])
 
 

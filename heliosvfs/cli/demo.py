@@ -18,9 +18,10 @@ from typing import Annotated
 import typer
 
 from heliosvfs.check import check
-from heliosvfs.connection import Connection, connect
+from heliosvfs.connection import Connection
 from heliosvfs.convert import encrypt
 from heliosvfs.errors import HeliosError, TamperedError, WrongKeyError
+from heliosvfs.opening import connect
 
 __all__ = ["demo"]
 

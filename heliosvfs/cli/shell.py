@@ -11,7 +11,7 @@ import apsw.shell
 import typer
 
 from heliosvfs.cli.keys import KeyCommandOption, KeyEnvOption, KeyFileOption, PassphraseOption, key_from
-from heliosvfs.connection import connect
+from heliosvfs.opening import connect
 
 __all__ = ["shell"]
 

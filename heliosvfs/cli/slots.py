@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import getpass
+import os
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -21,9 +24,12 @@ from heliosvfs.cli.keys import (
     key_from,
 )
 from heliosvfs.cli.output import JsonOption, print_json, print_table
-from heliosvfs.connection import Connection, connect
+from heliosvfs.connection import Connection
+from heliosvfs.errors import UsageError
 from heliosvfs.keyring import Key
-from heliosvfs.keys import KdfSettings
+from heliosvfs.keys import KdfSettings, Secret
+from heliosvfs.opening import connect
+from heliosvfs.recovery_keys import new_recovery_key, parse
 
 __all__ = ["app"]
 
@@ -54,7 +60,8 @@ def list_keys(  # noqa: PLR0913 - the options of the command
     if as_json:
         print_json({"slots": found})
     else:
-        print_table("Key slots", ["label", "created", "kdf", "parameters"], [list(slot.values()) for slot in found])
+        columns = ["label", "created", "kdf", "parameters", "last used"]
+        print_table("Key slots", columns, [list(slot.values()) for slot in found])
 
 
 @app.command("add")
@@ -90,10 +97,13 @@ def revoke_key(  # noqa: PLR0913 - the options of the command
     key_command: KeyCommandOption = None,
     passphrase: PassphraseOption = False,
 ) -> None:
-    """Take a key away. Whoever kept a copy of the file as it was can still open that copy, and with it this master key."""
+    """Take a key away. Whoever kept it with a copy of the old header is stopped only by `heliosvfs rotate --master`."""
     with _open(file, key_from(key_file, key_env, key_command, passphrase=passphrase)) as connection:
         connection.revoke_key(label)
-    typer.echo(f"{file}: {label!r} no longer opens it; a copy of the old header still does, until the data is under new keys")
+    typer.echo(
+        f"{file}: {label!r} no longer opens it. Whoever kept that key and a copy of the old header can still read it, "
+        "until `heliosvfs rotate --master` puts new keys in force"
+    )
 
 
 @app.command("change")
@@ -116,3 +126,56 @@ def change_key(  # noqa: PLR0913 - the options of the command
     with _open(file, key) as connection:
         connection.change_key(new, settings=KdfSettings(fips_mode=fips))
     typer.echo(f"{file}: the key was changed")
+
+
+@app.command("recovery")
+def add_recovery_key(  # noqa: PLR0913 - the options of the command
+    file: FileArgument,
+    label: Annotated[str, typer.Option("--label", help="What to call the key slot.")] = "recovery",
+    *,
+    key_file: KeyFileOption = None,
+    key_env: KeyEnvOption = None,
+    key_command: KeyCommandOption = None,
+    passphrase: PassphraseOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Add a recovery key and print it, once: write it down and lock it away. `heliosvfs key recover` uses it."""
+    with _open(file, key_from(key_file, key_env, key_command, passphrase=passphrase)) as connection:
+        text = new_recovery_key(os.urandom)
+        connection.add_key(parse(text), label=label)
+    if as_json:
+        print_json({"label": label, "recovery_key": text})
+        return
+    groups = text.split("-")
+    typer.echo(f"{file}: {label!r} opens it too. This is shown once, and kept nowhere:\n")
+    typer.echo(f"    {'-'.join(groups[:4])}-\n    {'-'.join(groups[4:])}\n")
+
+
+@app.command("recover")
+def recover(  # noqa: PLR0913 - the options of the command
+    file: FileArgument,
+    label: LabelOption,
+    *,
+    fips: FipsOption = False,
+    new_key_file: NewKeyFileOption = None,
+    new_key_env: NewKeyEnvOption = None,
+    new_key_command: NewKeyCommandOption = None,
+    new_passphrase: NewPassphraseOption = False,
+) -> None:
+    """Open a database with its recovery key, asked for or read from standard input, and add a new key."""
+    secret = _recovery_key()
+    with _open(file, secret) as connection:
+        new = key_from(new_key_file, new_key_env, new_key_command, passphrase=new_passphrase, what="New passphrase", new=True)
+        connection.add_key(new, label=label, settings=KdfSettings(fips_mode=fips))
+    typer.echo(f"{file}: {label!r} opens it now; revoke the keys that are lost, and the recovery key if others have seen it")
+
+
+def _recovery_key() -> Secret:
+    """Ask for a recovery key until it is typed right; from a pipe it is read once."""
+    if not sys.stdin.isatty():
+        return parse(sys.stdin.read())
+    while True:
+        try:
+            return parse(getpass.getpass("Recovery key: "))
+        except UsageError as error:
+            typer.echo(str(error), err=True)

@@ -12,9 +12,9 @@ import os
 from dataclasses import replace
 
 from heliosvfs.check import open_pages
-from heliosvfs.connection import connect
 from heliosvfs.errors import FormatError, UsageError
 from heliosvfs.keyring import Key
+from heliosvfs.opening import connect
 from heliosvfs.partials import named_when_done
 from heliosvfs.salvage.rebuilding import Progress, beginnings, salvage_pages
 from heliosvfs.salvage.reports import DamagedPage, SalvageReport

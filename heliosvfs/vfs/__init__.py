@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from heliosvfs.vfs.creation import now
 from heliosvfs.vfs.credentials import Credential, presenting
-from heliosvfs.vfs.database import DatabaseFile, files_of
+from heliosvfs.vfs.database import DatabaseFile
 from heliosvfs.vfs.filesystem import HeliosVFS
 from heliosvfs.vfs.inspection import PageView, view_of
+from heliosvfs.vfs.open_files import files_of
 from heliosvfs.vfs.rekeying import change_secret
 
 __all__ = ["Credential", "DatabaseFile", "HeliosVFS", "PageView", "change_secret", "files_of", "now", "presenting", "view_of"]

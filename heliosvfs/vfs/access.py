@@ -11,7 +11,8 @@ from collections.abc import Callable
 import msgspec.structs
 
 from heliosvfs.errors import FormatError, HeliosError, KeyUnavailableError, TamperedError, UnsupportedVersionError, WrongKeyError
-from heliosvfs.keyring import InheritedKey, MasterKey, UnauthenticSuperblockError, unlock
+from heliosvfs.keyring import InheritedKey, MasterKey, UnauthenticSuperblockError, adopt, unlock
+from heliosvfs.keys import superblock_hmac_key
 from heliosvfs.pages import FileKeys
 from heliosvfs.superblock import Superblock, UnverifiedCopy
 from heliosvfs.vfs.creation import NewDatabase
@@ -183,9 +184,11 @@ class Access:
             self._refusal = error
             raise
         self._refusal = None
-        if not all(other.is_authentic(master.hmac_key) for other in self._store.copies):
+        try:
+            self._require_authentic(master, copy, credential)
+        except BaseException:
             master.release()
-            raise self._altered()
+            raise
         self._master = master
         if self._new is not None:  # another process created the file first: its keys hold, not the ones prepared here
             self._new.discard()
@@ -232,12 +235,56 @@ class Access:
     def _verified(self) -> UnverifiedCopy:
         copy = self._store.load()
         assert self._master is not None  # noqa: S101 - callers checked
-        if copy is None or not all(other.is_authentic(self._master.hmac_key) for other in self._store.copies):
+        if copy is None:
             raise self._altered()
+        if not copy.is_authentic(self._master.hmac_key):
+            self._follow(copy)
+        self._require_authentic(self._master, copy, self.credential)
         return copy
 
-    def update(self, change: Callable[[Superblock], Superblock]) -> None:
+    def _follow(self, copy: UnverifiedCopy) -> None:
+        """Take over a master key that another process has put in the place of the one in hand, if our secret still opens it.
+
+        Raises:
+            WrongKeyError: Our secret was not among those that kept their slots.
+            TamperedError: There is no new master key: the superblock was altered.
+        """
+        if self.credential is None or self.credential.secret is None:
+            raise self._altered()
+        try:
+            master = self._derive(copy, self.credential)
+        except WrongKeyError:
+            msg = f"{self.path}: the master key was replaced, and the key that this connection was opened with has lost its slot"
+            raise WrongKeyError(msg) from None
+        assert self._master is not None  # noqa: S101 - callers checked
+        self._master.release()
+        self._master = master
+
+    def _require_authentic(self, master: MasterKey, newest: UnverifiedCopy, credential: Credential | None) -> None:
+        """Require that each whole copy was written by a key holder, not just the newest.
+
+        While a master key is being replaced a crash leaves the copies under two: then the older one is that of the update just
+        before, the secret that opens the newer one opens it as well, and its HMAC is right under the master key found there.
+
+        Raises:
+            TamperedError: A copy was altered.
+        """
+        for copy in self._store.copies:
+            if copy.is_authentic(master.hmac_key):
+                continue
+            if copy.superblock.sequence != newest.superblock.sequence - 1 or credential is None or credential.secret is None:
+                raise self._altered()
+            try:
+                self._derive(copy, credential).release()
+            except WrongKeyError:
+                raise self._altered() from None
+
+    def update(self, change: Callable[[Superblock], Superblock], *, new_master: memoryview | None = None) -> None:
         """Change the superblock durably, under a RESERVED lock that the caller holds; afterwards both copies hold the change.
+
+        Args:
+            change: Returns the superblock as it shall be.
+            new_master: The master key that the result is under, if it is another one; it is taken over.
 
         Raises:
             UsageError: The change does not fit; nothing was written.
@@ -247,7 +294,13 @@ class Access:
         copy = self._verified()
         changed = change(copy.superblock)
         numbered = msgspec.structs.replace(changed, sequence=copy.superblock.sequence + 1)
-        self._rekey(self._store.write(numbered, self.master.hmac_key))
+        if new_master is None:
+            self._rekey(self._store.write(numbered, self.master.hmac_key))
+            return
+        written = self._store.write(numbered, superblock_hmac_key(new_master))
+        self.master.release()
+        self._master = adopt(copy.superblock.uuid, new_master)
+        self._rekey(written)
 
     @property
     def is_stale(self) -> bool:

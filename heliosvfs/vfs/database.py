@@ -7,7 +7,6 @@ be read (no hot journal, an empty WAL) would make it destroy what recovery needs
 from __future__ import annotations
 
 import ctypes
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -15,56 +14,29 @@ from typing import TYPE_CHECKING
 import apsw
 import msgspec.structs
 
-from heliosvfs.errors import FormatError, RefusedWriteError, TamperedError
+from heliosvfs.errors import DiskFullError, FormatError, TamperedError
 from heliosvfs.keyring import InheritedKey
-from heliosvfs.layout import RESERVED_BYTES, is_page_size
-from heliosvfs.pages import Buffer, FileKeys, NotAuthenticError, UnknownEpochError
+from heliosvfs.locks import ProcessLock
+from heliosvfs.pages import Buffer, FileKeys
 from heliosvfs.superblock import Superblock
-from heliosvfs.vfs import pragmas, rekeying
+from heliosvfs.vfs import open_files, pragmas, reading
 from heliosvfs.vfs.access import Access
+from heliosvfs.vfs.creation import check_first_page
 from heliosvfs.vfs.credentials import Credential, take
-from heliosvfs.vfs.freelists import free_leaves
-from heliosvfs.vfs.page_io import ZEROS, PageIO, PageWriter
+from heliosvfs.vfs.page_io import PageIO, PageWriter
 from heliosvfs.vfs.superblocks import BaseFile
 
 if TYPE_CHECKING:
     from heliosvfs.vfs.filesystem import HeliosVFS
     from heliosvfs.vfs.wal import WalFile
 
-__all__ = ["DatabaseFile", "files_of"]
+__all__ = ["DatabaseFile"]
 
-_HEADER_BYTES = 100  # SQLite file format 1.3
-_CHANGE_COUNTER = (16, 24)  # amount and offset of the read that begins a read transaction in rollback mode
-_ANY_NUMBER = 1 << 32  # of pages: more than there can be
 _FCNTL_PDB = 30  # SQLITE_FCNTL_PDB: the address of the sqlite3* that opened the file
 _FCNTL_LOCK_TIMEOUT = 34
 _FCNTL_CKPT_START = 39
 
-_open_files: set[DatabaseFile] = set()
-_open_files_lock = threading.Lock()
-_updates = threading.RLock()  # one superblock is changed at a time in this process
-
-
-def files_of(connection: apsw.Connection) -> list[DatabaseFile]:
-    """Return the open heliosvfs files of a connection, in the order in which they were opened."""
-    return _files_at(connection.sqlite3_pointer())
-
-
-def _files_at(pointer: int) -> list[DatabaseFile]:
-    with _open_files_lock:
-        files = [file for file in _open_files if file.connection_pointer == pointer]
-    return sorted(files, key=lambda file: file.opened_as)
-
-
-def _is_reserving() -> bool:
-    """Tell whether the hook that reserves bytes on new connections is still in place (see reserving.py)."""
-    return any(getattr(hook, "__module__", "") == "heliosvfs.vfs.reserving" for hook in apsw.connection_hooks)
-
-
-def _synthetic_header(page_size: int) -> bytes:
-    """Return the header of a database that says no more of itself than page size and reserved bytes."""
-    header = b"SQLite format 3\0" + (page_size & 0xFFFF or 1).to_bytes(2, "big") + bytes((1, 1, RESERVED_BYTES))
-    return (header + bytes((64, 32, 32))).ljust(_HEADER_BYTES, b"\0")
+_updates = ProcessLock()  # one superblock is changed at a time in this process
 
 
 class DatabaseFile(apsw.VFSFile):
@@ -101,7 +73,7 @@ class DatabaseFile(apsw.VFSFile):
         self._generation = 0
         DatabaseFile._openings += 1
         self.opened_as = DatabaseFile._openings
-        credential = take() or self._from_keyring(name)
+        credential = take(self.path, vfs.xFullPathname) or self._from_keyring(name)
         super().__init__(vfs.base, name, flags)
         self._readonly = bool(flags[1] & apsw.SQLITE_OPEN_READONLY)
         self._base = BaseFile(super().xRead, super().xWrite, super().xFileSize, super().xSync)
@@ -117,8 +89,7 @@ class DatabaseFile(apsw.VFSFile):
             super().xClose()
             raise
         vfs.opened(self)
-        with _open_files_lock:
-            _open_files.add(self)
+        open_files.add(self)
 
     def _from_keyring(self, name: apsw.URIFilename) -> Credential | None:
         registered = name.uri_parameter("heliosvfs_key")
@@ -127,7 +98,7 @@ class DatabaseFile(apsw.VFSFile):
 
     def _inherited(self) -> InheritedKey | None:
         """Return the key of the connection's first unlocked database: VACUUM INTO seals its copy under that."""
-        for file in _files_at(self.connection_pointer) if self.connection_pointer else ():
+        for file in open_files.files_at(self.connection_pointer) if self.connection_pointer else ():
             inherited = file.access.heirloom()
             if inherited is not None:
                 return inherited
@@ -188,18 +159,27 @@ class DatabaseFile(apsw.VFSFile):
         """
         return self.access.require_keys()
 
-    def refresh(self) -> None:
-        """Take over what another process has changed in the superblock.
+    def present(self, credential: Credential) -> None:
+        """Unlock the file with a secret; see `Access.present`."""
+        self.access.present(credential)
+        self._bind()
+
+    def refresh(self, *, begun: bool = False) -> None:
+        """Take over what another process has changed in the superblock; with ``begun``, or is in the middle of changing.
 
         Raises:
             TamperedError: Its HMAC is wrong.
         """
-        self.access.refresh()
+        self.access.refresh(begun=begun)
         self._bind()
 
     def page_size_in_force(self) -> int:
         """Return the page size in bytes, 0 while the file is empty."""
         return 0 if self.access.is_empty else self.access.superblock.page_size
+
+    def page_size_at_hand(self) -> int:
+        """Return the page size in bytes that a file still empty is most likely to get."""
+        return self._vfs.page_size_at_hand()
 
     # -- reading -----------------------------------------------------------------------------------------------------
 
@@ -208,71 +188,11 @@ class DatabaseFile(apsw.VFSFile):
         return self._read(amount, offset)
 
     def _read(self, amount: int, offset: int) -> Buffer:
-        if self.access.is_empty:
-            wanted = (amount, offset) == (_HEADER_BYTES, 0) and not _is_reserving()
-            return _synthetic_header(self._vfs.page_size_at_hand()) if wanted else b""
-        if (amount, offset) == (_HEADER_BYTES, 0):
-            return self._first_header()
-        pages = self.pages
-        if (amount, offset) == _CHANGE_COUNTER:
-            return self._opened(1, lambda: self.pages.header()[24:40]) if pages.page_count() else b""
-        page_size = pages.layout.page_size
-        number, start = divmod(offset, page_size)
-        if start + amount > page_size:
-            msg = f"{self.path}: a read of {amount} bytes at offset {offset} straddles pages"
-            raise RefusedWriteError(msg)
-        if number >= pages.page_count() and number >= self._committed_pages():
-            return b""  # a page that SQLite is just adding; one that was committed and is not there is damage
-        plain = self._opened(number + 1, lambda: self.pages.open_page(number + 1))
-        return plain[start : start + amount]
-
-    def _committed_pages(self) -> int:
-        """Return the number of pages after the last commit: what the WAL says, else page 1 (SQLite file format 1.3.7)."""
-        if self.access.superblock.populated and not self.pages.page_count():
-            return _ANY_NUMBER
-        committed = 0 if self.wal is None else self.wal.committed_pages()
-        if not committed and self.pages.page_count():
-            header = self._opened(1, lambda: self.pages.header())  # noqa: PLW0108 - a refresh may replace the pages
-            committed = int.from_bytes(header[28:32], "big")
-        return committed
-
-    def _first_header(self) -> Buffer:
-        """Answer the read that comes before recovery: a torn page 1 must not keep SQLite from its hot journal."""
-        if self._pages is not None:
-            if not self._pages.layout.logical_size(self._base.size()):
-                return b""
-            try:
-                return self._pages.header()
-            except (NotAuthenticError, UnknownEpochError):
-                pass
-        return _synthetic_header(self.access.superblock.page_size)
-
-    def _opened(self, page: int, attempt: Callable[[], Buffer]) -> Buffer:
-        """Return what ``attempt`` opens, after reading the superblock again if it names an epoch that is not known.
-
-        Raises:
-            TamperedError: The page fails authentication.
-        """
-        try:
-            try:
-                return attempt()
-            except UnknownEpochError:
-                self.access.refresh(begun=True)
-                self._bind()
-                return attempt()
-        except (NotAuthenticError, UnknownEpochError) as error:
-            pages = self.pages
-            # A free page may be torn (freelists.py). Only who has written nothing may take zeros for it: what such a reader finds
-            # on the freelist in the file is free in its snapshot, or else has its content in the WAL and is not read from here.
-            reading = self._lock_level <= apsw.SQLITE_LOCK_SHARED or pages.is_unwritten
-            if reading and page in self.torn_but_free():
-                return bytes(pages.layout.page_size)
-            raise pages.damaged(page, str(error)) from None
+        return reading.read(self, amount, offset)
 
     def torn_but_free(self) -> set[int]:
         """Return the leaf pages of the freelist as the file has it; they may fail authentication without harm."""
-        pages = self.pages
-        return free_leaves(pages.open_page, pages.page_count(), pages.layout.page_size - RESERVED_BYTES)
+        return reading.torn_but_free(self)
 
     def xFileSize(self) -> int:  # noqa: N802 - SQLite's name
         """Return the bytes of pages, as SQLite counts them; `_bind` puts a faster form in this one's place."""
@@ -304,33 +224,22 @@ class DatabaseFile(apsw.VFSFile):
         Raises:
             KeyUnavailableError: The file is locked, or nobody said what key a new one shall have.
             RefusedWriteError: Something would be written unsealed, or the file can't be created safely.
+            DiskFullError: There is no room for it.
         """
         if self.access.is_locked:
             self.access.require_keys()
         size = len(data)
         if self.access.is_empty or (size != self.page_size_in_force() and not self.pages.page_count()):
-            self._check_first(data, offset)
-            if self.access.is_empty:
-                self.access.create(size)
-            else:
-                self.access.update(lambda superblock: msgspec.structs.replace(superblock, page_size=size))
+            check_first_page(self.path, data, offset, self._lock_level)
+            try:
+                if self.access.is_empty:
+                    self.access.create(size)
+                else:
+                    self.access.update(lambda superblock: msgspec.structs.replace(superblock, page_size=size))
+            except apsw.FullError as error:
+                raise DiskFullError.of(self.path) from error
             self._bind()
         self._write(data, offset)
-
-    def _check_first(self, data: Buffer, offset: int) -> None:
-        """Refuse a first page that would make a database that can't be sealed, or could be made twice."""
-        if not is_page_size(len(data)) or offset % len(data):
-            msg = f"{self.path}: the first write to a new database is {len(data)} bytes at offset {offset}: not a page"
-            raise RefusedWriteError(msg)
-        if data[-RESERVED_BYTES:] != ZEROS or (offset == 0 and data[20] != RESERVED_BYTES):
-            msg = (
-                f"{self.path}: a new database must leave {RESERVED_BYTES} bytes of each page to its seal: create it with "
-                "heliosvfs.connect() or Connection.attach(), which see to that"
-            )
-            raise RefusedWriteError(msg)
-        if self._lock_level < apsw.SQLITE_LOCK_EXCLUSIVE:
-            msg = f"{self.path} can't be created without locks (nolock=1): another process may be creating it too"
-            raise RefusedWriteError(msg)
 
     def xTruncate(self, newsize: int) -> None:  # noqa: N802 - SQLite's name
         """Cut the file to ``newsize`` bytes of pages."""
@@ -426,7 +335,13 @@ class DatabaseFile(apsw.VFSFile):
                 self.access.heal()
             self._bind()
 
-    def update_superblock(self, change: Callable[[Superblock], Superblock], *, in_write_transaction: bool = True) -> None:
+    def update_superblock(
+        self,
+        change: Callable[[Superblock], Superblock],
+        *,
+        in_write_transaction: bool = True,
+        new_master: memoryview | None = None,
+    ) -> None:
         """Change the superblock durably: when this returns, both copies hold the change.
 
         Call it inside BEGIN IMMEDIATE of the file's connection: that resolves a hot journal first, which nobody may bypass, and
@@ -438,7 +353,7 @@ class DatabaseFile(apsw.VFSFile):
             apsw.BusyError: Somebody else is writing.
         """
         with self._alone(in_write_transaction=in_write_transaction):
-            self.access.update(change)
+            self.access.update(change, new_master=new_master)
         self._bind()
 
     # -- controls ----------------------------------------------------------------------------------------------------
@@ -448,7 +363,7 @@ class DatabaseFile(apsw.VFSFile):
         if op == _FCNTL_LOCK_TIMEOUT:
             return False  # asked at each read of a WAL database: locks do not block, SQLite's busy handler waits
         if op == apsw.SQLITE_FCNTL_PRAGMA:
-            return self._pragma(apsw.VFSFcntlPragma(ptr))
+            return pragmas.answer(self, apsw.VFSFcntlPragma(ptr))
         if op in (apsw.SQLITE_FCNTL_SIZE_HINT, apsw.SQLITE_FCNTL_CHUNK_SIZE):
             return True  # they speak of sizes that the file on disk does not have
         if op == _FCNTL_PDB:
@@ -458,29 +373,13 @@ class DatabaseFile(apsw.VFSFile):
             self._pages.forget_size()
         return super().xFileControl(op, ptr)
 
-    def _pragma(self, pragma: apsw.VFSFcntlPragma) -> bool:
-        name = pragma.name.lower()
-        if name == "key":
-            self.access.present(Credential(pragmas.secret_of(pragma.value)))
-            self._bind()
-        elif name == "rekey":
-            rekeying.rekey(self, Credential(pragmas.secret_of(pragma.value)))
-        elif name == "page_size" and pragma.value is not None and self._pages is not None and self._pages.page_count():
-            pragmas.check_page_size(pragma.value, self._pages.layout.page_size, self.path)
-            return False
-        else:
-            return False
-        pragma.result = "ok"
-        return True
-
     def xDeviceCharacteristics(self) -> int:  # noqa: N802 - SQLite's name
         """Report POWERSAFE_OVERWRITE as the base has it, and nothing else: no other promise of the base holds for pages."""
         return super().xDeviceCharacteristics() & apsw.SQLITE_IOCAP_POWERSAFE_OVERWRITE
 
     def xClose(self) -> None:  # noqa: N802 - SQLite's name
         """Close the file and give up its keys."""
-        with _open_files_lock:
-            _open_files.discard(self)
+        open_files.discard(self)
         self._vfs.closed(self)
         self.access.close()
         self._pages = None

@@ -9,6 +9,7 @@ import apsw
 
 from heliosvfs.errors import KeyUnavailableError, RefusedWriteError, UsageError
 from heliosvfs.keyring import Keyring
+from heliosvfs.locks import ProcessLock
 from heliosvfs.vfs.database import DatabaseFile
 from heliosvfs.vfs.journal import JournalFile
 from heliosvfs.vfs.temporary import TemporaryFile
@@ -21,6 +22,7 @@ _SUFFIXES = {apsw.SQLITE_OPEN_MAIN_JOURNAL: "-journal", apsw.SQLITE_OPEN_WAL: "-
 
 _OK_SYMLINK = 512  # SQLITE_OK_SYMLINK: all is well, and a symbolic link was followed
 _registered: set[str] = set()  # names of the VFSs of this class
+_lock = ProcessLock()  # over the lists of open files
 
 
 class _Active(threading.local):
@@ -48,7 +50,6 @@ class HeliosVFS(apsw.VFS):
         self.name = name
         self.keyring = keyring if keyring is not None else Keyring()
         self._open: dict[str, list[DatabaseFile]] = {}
-        self._lock = threading.Lock()
         self._active = _Active()
         super().__init__(name, self.base)
         _registered.add(name)
@@ -83,7 +84,7 @@ class HeliosVFS(apsw.VFS):
         """Delete a file, unless it may be recovery data of a database that nobody has unlocked."""
         for suffix in _SUFFIXES.values():
             if filename.endswith(suffix):
-                with self._lock:
+                with _lock:
                     files = list(self._open.get(filename.removesuffix(suffix), ()))
                 if files and all(file.is_locked for file in files):
                     msg = f"{filename} may hold what the database needs to recover, and the database is locked"
@@ -92,12 +93,12 @@ class HeliosVFS(apsw.VFS):
 
     def opened(self, file: DatabaseFile) -> None:
         """Note an open database file, so that its journal and WAL find it."""
-        with self._lock:
+        with _lock:
             self._open.setdefault(file.path, []).append(file)
 
     def closed(self, file: DatabaseFile) -> None:
         """Forget a database file."""
-        with self._lock:
+        with _lock:
             files = self._open.get(file.path, [])
             if file in files:
                 files.remove(file)
@@ -119,7 +120,7 @@ class HeliosVFS(apsw.VFS):
         active = self._active.file
         if active is not None and active.path == path:
             return active
-        with self._lock:
+        with _lock:
             for file in reversed(self._open.get(path, [])):
                 if not file.is_locked:
                     return file

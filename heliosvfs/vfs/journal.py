@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 import apsw
 
-from heliosvfs.errors import FormatError, RefusedWriteError, TamperedError
+from heliosvfs.errors import DiskFullError, FormatError, RefusedWriteError, TamperedError
 from heliosvfs.keys import expand
 from heliosvfs.layout import RESERVED_BYTES, Layout
 from heliosvfs.pages import KIND_JOURNAL, Buffer, NotAuthenticError, Opener, Sealer, UnknownEpochError
@@ -93,7 +93,7 @@ class JournalFile(apsw.VFSFile):
         self._opener = Opener(keys, KIND_JOURNAL, page_size)
         self._sealer = Sealer(keys, KIND_JOURNAL, page_size, os.urandom)
 
-    def _key(self, purpose: bytes) -> bytes:
+    def _key(self, purpose: bytes) -> memoryview:
         return expand(self._database.access.master.key, b"heliosvfs 1 journal " + purpose + self._database.page_keys().uuid)
 
     def _is_own(self) -> bool:
@@ -277,7 +277,14 @@ class JournalFile(apsw.VFSFile):
         Raises:
             KeyUnavailableError: The database is locked.
             RefusedWriteError: The write fits none of them.
+            DiskFullError: There is no room for it.
         """
+        try:
+            self._write(data, offset)
+        except apsw.FullError as error:
+            raise DiskFullError.of(self._path) from error
+
+    def _write(self, data: Buffer, offset: int) -> None:
         self._database.page_keys()
         size = len(data)
         (record, number), self._record = self._record, (-1, 0)

@@ -10,9 +10,10 @@ import os
 import struct
 from collections.abc import Callable
 
+import apsw
 from cryptography.exceptions import InvalidTag
 
-from heliosvfs.errors import RefusedWriteError, TamperedError
+from heliosvfs.errors import DiskFullError, RefusedWriteError, TamperedError
 from heliosvfs.layout import GAP_START, RESERVED_BYTES, Layout
 from heliosvfs.pages import KIND_DATABASE, Buffer, FileKeys, NotAuthenticError, Opener, Sealer, UnknownEpochError
 from heliosvfs.vfs.superblocks import BaseFile
@@ -44,9 +45,13 @@ class PageIO:
         self._end = _UNKNOWN  # pages in the file; unknown where another process may have changed it
         self._header = (b"", b"")  # trailer of the page 1 that was opened last, and its first 100 bytes
 
+    def size(self) -> int:
+        """Return the bytes of pages in the file, as SQLite counts them."""
+        return self.layout.logical_size(self._base.size())
+
     def page_count(self) -> int:
         """Return the number of whole pages in the file."""
-        return self.layout.logical_size(self._base.size()) // self.layout.page_size
+        return self.size() // self.layout.page_size
 
     def forget_size(self) -> None:
         """Ask the file for its size before the next write: another process may have changed it."""
@@ -146,10 +151,13 @@ class PageIO:
             plain, reserved = split(data)
             if reserved != ZEROS:
                 raise self._refused(data, offset)
-            if number > self._end:
-                self._extend(number)
-            place = offset + start if number < first_after_gap else layout.offset(number)
-            write(seal(plain, number.to_bytes(4, "big")), place)
+            try:
+                if number > self._end:
+                    self._extend(number)
+                place = offset + start if number < first_after_gap else layout.offset(number)
+                write(seal(plain, number.to_bytes(4, "big")), place)
+            except apsw.FullError as error:
+                raise DiskFullError.of(self._path) from error
 
         return write_page
 

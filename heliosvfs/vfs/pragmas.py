@@ -8,13 +8,19 @@ program has set; heliosvfs.connect(key=...) avoids that.
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 
 import apsw
 
 from heliosvfs.errors import UsageError
 from heliosvfs.keys import Secret
+from heliosvfs.vfs import rekeying
+from heliosvfs.vfs.credentials import Credential
 
-__all__ = ["check_page_size", "refuse_hot_journal", "secret_of"]
+if TYPE_CHECKING:
+    from heliosvfs.vfs.database import DatabaseFile
+
+__all__ = ["answer", "secret_of"]
 
 # SQLCipher's notation of a raw key, PRAGMA key = "x'2DD29CA8...'": the form is stated, nothing is guessed
 _RAW = re.compile(r"[xX]'([0-9A-Fa-f]*)'")
@@ -42,7 +48,7 @@ def secret_of(value: str | None) -> Secret:
     return Secret.raw(bytes.fromhex(raw[1]))
 
 
-def check_page_size(value: str, page_size: int, path: str) -> None:
+def _check_page_size(value: str, page_size: int, path: str) -> None:
     """Refuse PRAGMA page_size with another size than the database has: VACUUM can't change it here.
 
     Raises:
@@ -56,20 +62,23 @@ def check_page_size(value: str, page_size: int, path: str) -> None:
         raise UsageError(msg)
 
 
-def refuse_hot_journal(base: str, path: str) -> None:
-    """Refuse to take a write lock beside a journal that has not been rolled back: others would take it for a live one.
+def answer(file: DatabaseFile, pragma: apsw.VFSFcntlPragma) -> bool:
+    """Do what a PRAGMA asks, and tell whether SQLite has nothing left to do.
 
     Raises:
-        UsageError: There is such a journal.
+        UsageError: Its value can't be used.
+        WrongKeyError: The key of PRAGMA key opens no slot.
+        TamperedError: It opens one, and the superblock was altered.
     """
-    journal = path + "-journal"
-    try:
-        file = apsw.VFSFile(base, journal, [apsw.SQLITE_OPEN_MAIN_JOURNAL | apsw.SQLITE_OPEN_READONLY, 0])
-    except apsw.CantOpenError:
-        return
-    try:
-        if file.xRead(8, 0).strip(b"\0"):
-            msg = f"{path} needs recovery first: read from it (SELECT), then change the key"
-            raise UsageError(msg)
-    finally:
-        file.xClose()
+    name = pragma.name.lower()
+    if name == "key":
+        file.present(Credential(secret_of(pragma.value)))
+    elif name == "rekey":
+        rekeying.rekey(file, Credential(secret_of(pragma.value)))
+    else:
+        readable = not file.access.is_empty and not file.is_locked
+        if name == "page_size" and pragma.value is not None and readable and file.pages.page_count():
+            _check_page_size(pragma.value, file.pages.layout.page_size, file.path)
+        return False
+    pragma.result = "ok"
+    return True

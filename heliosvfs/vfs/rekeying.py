@@ -9,14 +9,28 @@ import apsw
 
 from heliosvfs import slots
 from heliosvfs.errors import UsageError
-from heliosvfs.vfs import pragmas
 from heliosvfs.vfs.creation import now
 
 if TYPE_CHECKING:
+    from heliosvfs.keyring import MasterKey
+    from heliosvfs.superblock import Superblock
     from heliosvfs.vfs.credentials import Credential
     from heliosvfs.vfs.database import DatabaseFile
 
-__all__ = ["change_secret", "rekey"]
+__all__ = ["change_secret", "rekey", "require_master"]
+
+
+def require_master(file: DatabaseFile, master: MasterKey) -> None:
+    """Refuse to put a slot into the superblock that was made for a master key which is no longer the file's.
+
+    Call it inside the change of an update: only there it is known which master key is in force.
+
+    Raises:
+        UsageError: Another process has replaced the master key.
+    """
+    if file.access.master is not master:
+        msg = f"{file.path}: another process replaced the master key at the same moment: try again"
+        raise UsageError(msg)
 
 
 def rekey(file: DatabaseFile, credential: Credential) -> None:
@@ -31,7 +45,7 @@ def rekey(file: DatabaseFile, credential: Credential) -> None:
         return
     file.access.require_keys()
     if file.lock_level == apsw.SQLITE_LOCK_NONE:
-        pragmas.refuse_hot_journal(file.base_name, file.path)
+        _refuse_hot_journal(file.base_name, file.path)
     try:
         change_secret(file, credential, in_write_transaction=False)
     except apsw.BusyError:
@@ -46,8 +60,8 @@ def change_secret(file: DatabaseFile, credential: Credential, *, in_write_transa
         UsageError: The slot is gone.
         KeyUnavailableError: The file is locked.
     """
-    master, secret, presented = file.access.master, credential.secret, file.access.credential
     file.refresh()
+    master, secret, presented = file.access.master, credential.secret, file.access.credential
     superblock = file.access.superblock
     assert secret is not None  # noqa: S101 - callers have one
     old = master.slot_of(None if presented is None else presented.secret, superblock.slots)
@@ -70,6 +84,30 @@ def change_secret(file: DatabaseFile, credential: Credential, *, in_write_transa
         random=os.urandom,
         replacing=True,
     )
-    file.update_superblock(lambda current: slots.replace(current, old, new.slot), in_write_transaction=in_write_transaction)
+
+    def replace(current: Superblock) -> Superblock:
+        require_master(file, master)
+        return slots.replace(current, old, new.slot)
+
+    file.update_superblock(replace, in_write_transaction=in_write_transaction)
     master.remember(secret, new.slot, new.kek)
     file.access.credential = credential
+
+
+def _refuse_hot_journal(base: str, path: str) -> None:
+    """Refuse to take a write lock beside a journal that has not been rolled back: others would take it for a live one.
+
+    Raises:
+        UsageError: There is such a journal.
+    """
+    journal = path + "-journal"
+    try:
+        file = apsw.VFSFile(base, journal, [apsw.SQLITE_OPEN_MAIN_JOURNAL | apsw.SQLITE_OPEN_READONLY, 0])
+    except apsw.CantOpenError:
+        return
+    try:
+        if file.xRead(8, 0).strip(b"\0"):
+            msg = f"{path} needs recovery first: read from it (SELECT), then change the key"
+            raise UsageError(msg)
+    finally:
+        file.xClose()

@@ -12,9 +12,9 @@ import weakref
 import apsw
 
 from heliosvfs.layout import RESERVED_BYTES
-from heliosvfs.vfs.database import files_of
+from heliosvfs.vfs.open_files import files_of
 
-__all__ = ["install", "open_connections"]
+__all__ = ["header_that_reserves", "install", "is_installed", "open_connections"]
 
 # By address of their sqlite3*, which is used again after a close, so that this does not grow. References without a callback: a
 # WeakSet's callbacks, run while a connection is deallocated and other threads open more, ended in a segmentation fault.
@@ -36,3 +36,14 @@ def reserve(connection: apsw.Connection) -> None:
 def install() -> None:
     """Have every new connection reserve the bytes."""
     apsw.connection_hooks.append(reserve)
+
+
+def is_installed() -> bool:
+    """Tell whether the hook is still in place: a program may have replaced APSW's list of hooks."""
+    return any(getattr(hook, "__module__", "") == __name__ for hook in apsw.connection_hooks)
+
+
+def header_that_reserves(page_size: int) -> bytes:
+    """Return the header of a database that says no more of itself than page size and reserved bytes (SQLite file format 1.3)."""
+    header = b"SQLite format 3\0" + (page_size & 0xFFFF or 1).to_bytes(2, "big") + bytes((1, 1, RESERVED_BYTES))
+    return (header + bytes((64, 32, 32))).ljust(100, b"\0")

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import apsw
 
 from heliosvfs.errors import FormatError, TamperedError, UnsupportedVersionError
+from heliosvfs.memory import KeyBuffer
 from heliosvfs.pages import Buffer
 from heliosvfs.superblock import (
     COPY_OFFSETS,
@@ -29,6 +30,7 @@ __all__ = ["BaseFile", "SuperblockStore"]
 
 _PLAIN_SQLITE = b"SQLite format 3\0"
 _AREA = COPY_OFFSETS[1] + COPY_SIZE
+_LOOKS = 3
 
 
 @dataclass(frozen=True)
@@ -80,10 +82,25 @@ class SuperblockStore:
             TamperedError: It is one, and neither copy is whole.
             UnsupportedVersionError: It is one of a later format.
         """
-        size = self._base.size()
-        if size == 0:
-            return None
-        area = self._base.read(_AREA, 0).ljust(_AREA, b"\0")
+        for _ in range(_LOOKS):
+            size = self._base.size()
+            if size == 0:
+                return None
+            area = self._base.read(_AREA, 0).ljust(_AREA, b"\0")
+            copies, problems = self._parse(area)
+            if copies or size <= _AREA:
+                break
+            # a read may fall into another process's writes of both copies, one after the other: look again
+        if copies:
+            newest = max(copies, key=lambda copy: copy.superblock.sequence)
+            self._copies = copies
+            self._stale = bool(problems) or copies[0].superblock != copies[1].superblock
+            return newest
+        self._refuse(area, size, problems)
+        return None
+
+    def _parse(self, area: bytes) -> tuple[list[UnverifiedCopy], list[FormatError]]:
+        """Return the whole copies, and what is wrong with the others."""
         copies: list[UnverifiedCopy] = []
         problems: list[FormatError] = []
         for index, offset in enumerate(COPY_OFFSETS):
@@ -97,13 +114,7 @@ class SuperblockStore:
         if any(not isinstance(problem, DamagedCopyError) for problem in problems):
             msg = f"{self._path}: a copy of the superblock is whole and was altered: {problems[0]}"
             raise TamperedError(msg, file=self._path)
-        if copies:
-            newest = max(copies, key=lambda copy: copy.superblock.sequence)
-            self._copies = copies
-            self._stale = bool(problems) or copies[0].superblock != copies[1].superblock
-            return newest
-        self._refuse(area, size, problems)
-        return None
+        return copies, problems
 
     def _refuse(self, area: bytes, size: int, problems: list[FormatError]) -> None:
         """Raise unless the file is empty but for an interrupted creation."""
@@ -140,7 +151,7 @@ class SuperblockStore:
             for offset in (COPY_OFFSETS if begun else COPY_OFFSETS[:1])
         )
 
-    def write(self, superblock: Superblock, hmac_key: bytes) -> UnverifiedCopy:
+    def write(self, superblock: Superblock, hmac_key: KeyBuffer) -> UnverifiedCopy:
         """Write both copies, the older one first, each made durable before the next step.
 
         Raises:

@@ -12,7 +12,7 @@ import os
 
 import apsw
 
-from heliosvfs.errors import TamperedError
+from heliosvfs.errors import DiskFullError, TamperedError
 from heliosvfs.layout import RESERVED_BYTES
 from heliosvfs.pages import KIND_TEMPORARY, Buffer, FileKeys, NotAuthenticError, Opener, Sealer, UnknownEpochError
 
@@ -115,6 +115,9 @@ class TemporaryFile(apsw.VFSFile):
         return plain
 
     def _put(self, number: int, plain: bytes) -> None:
-        super().xWrite(self._sealer.seal(plain, number.to_bytes(8, "big")), number * _SEALED)
+        try:
+            super().xWrite(self._sealer.seal(plain, number.to_bytes(8, "big")), number * _SEALED)
+        except apsw.FullError as error:
+            raise DiskFullError.of(self._name) from error
         self._written.add(number)
         self._held, self._plain = number, plain

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 import apsw
 from cryptography.exceptions import InvalidTag
 
-from heliosvfs.errors import RefusedWriteError, TamperedError
+from heliosvfs.errors import DiskFullError, RefusedWriteError, TamperedError
 from heliosvfs.layout import RESERVED_BYTES
 from heliosvfs.pages import (
     KIND_WAL,
@@ -116,30 +116,33 @@ class WalFile(apsw.VFSFile):
         pack = struct.Struct(">I").pack
 
         def write_frame(data: Buffer, offset: int) -> None:
-            held, size = self._held, len(data)
-            if held is None:
-                index, start = divmod(offset - WAL_HEADER, frame_size)
-                if self._pieces is None and self._whole is _NONE:
-                    if size == FRAME_HEADER and not start:
-                        self._recovering = False
-                        self._held = (offset, bytes(data))
-                        return
-                    header = self._headers.get(offset - FRAME_HEADER)
-                    if header is not None and size == page_size and data[-RESERVED_BYTES:] == ZEROS:
+            try:
+                held, size = self._held, len(data)
+                if held is None:
+                    index, start = divmod(offset - WAL_HEADER, frame_size)
+                    if self._pieces is None and self._whole is _NONE:
+                        if size == FRAME_HEADER and not start:
+                            self._recovering = False
+                            self._held = (offset, bytes(data))
+                            return
+                        header = self._headers.get(offset - FRAME_HEADER)
+                        if header is not None and size == page_size and data[-RESERVED_BYTES:] == ZEROS:
+                            join(plain, 0, header, data)
+                            salts = header[_FRAME_SALTS] if header[8:] != _NO_SALTS else self._last_salts
+                            write(seal(plain, salts + pack(index)), offset - FRAME_HEADER)
+                            return
+                elif held[0] == self._next == offset - FRAME_HEADER and size == page_size and data[-RESERVED_BYTES:] == ZEROS:
+                    frame, header = held
+                    salts = header[_FRAME_SALTS] if header[8:] != _NO_SALTS else self._last_salts
+                    if salts == self._last_salts:
+                        self._held = None
                         join(plain, 0, header, data)
-                        salts = header[_FRAME_SALTS] if header[8:] != _NO_SALTS else self._last_salts
-                        write(seal(plain, salts + pack(index)), offset - FRAME_HEADER)
+                        write(seal(plain, salts + pack((frame - WAL_HEADER) // frame_size)), frame)
+                        self._appended(frame, header)
                         return
-            elif held[0] == self._next == offset - FRAME_HEADER and size == page_size and data[-RESERVED_BYTES:] == ZEROS:
-                frame, header = held
-                salts = header[_FRAME_SALTS] if header[8:] != _NO_SALTS else self._last_salts
-                if salts == self._last_salts:
-                    self._held = None
-                    join(plain, 0, header, data)
-                    write(seal(plain, salts + pack((frame - WAL_HEADER) // frame_size)), frame)
-                    self._appended(frame, header)
-                    return
-            slow(data, offset)
+                slow(data, offset)
+            except apsw.FullError as error:
+                raise DiskFullError.of(self._path) from error
 
         return write_frame
 

@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.ciphers.algorithms import AES256
 from cryptography.hazmat.primitives.ciphers.modes import GCM
 
 from heliosvfs.layout import RESERVED_BYTES
+from heliosvfs.memory import KeyBuffer
 
 __all__ = ["FramePieces"]
 
@@ -24,7 +25,7 @@ class FramePieces:
         end: Offset behind the frame.
     """
 
-    def __init__(self, start: int, size: int, key: bytes, nonce: bytes, selector: bytes, associated_data: bytes) -> None:  # noqa: PLR0913 - what a seal takes
+    def __init__(self, start: int, size: int, key: KeyBuffer, nonce: bytes, selector: bytes, associated_data: bytes) -> None:  # noqa: PLR0913 - what a seal takes
         """Begin the frame of ``size`` bytes at offset ``start``."""
         self.next = start
         self.end = start + size

@@ -376,7 +376,7 @@ class Machine:
         self.cursors.clear()
         if self.other.in_transaction:
             self.other.execute("ROLLBACK")
-        tables = ("t", "u", "child", "temp_t", "blobs", "w")
+        tables = ("t", "u", "child", "blobs", "w")
         return [self.connection.execute(f"SELECT * FROM {table}").fetchall() for table in tables]
 
 

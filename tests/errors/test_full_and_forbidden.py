@@ -25,15 +25,18 @@ class SmallDisk(apsw.VFS):
 
     def __init__(self) -> None:
         self.left = 1 << 40
+        self.refused: str | None = None  # what the name of a file that can't grow ends in; "" is any
         super().__init__("small-disk", "unix")
 
     def xOpen(self, name: str | apsw.URIFilename | None, flags: list[int]) -> apsw.VFSFile:
         disk = self
+        where = name.filename() if isinstance(name, apsw.URIFilename) else name
 
         class File(apsw.VFSFile):
             def xWrite(self, data: bytes, offset: int) -> None:
                 grown = offset + len(data) - self.xFileSize()
-                if grown > disk.left:
+                full = disk.refused is not None and str(where or "").endswith(disk.refused)
+                if grown > disk.left or (full and grown > 0):
                     raise apsw.FullError
                 disk.left -= max(0, grown)
                 super().xWrite(data, offset)
@@ -50,21 +53,52 @@ def disk() -> Iterator[SmallDisk]:
     base.unregister()
 
 
-@pytest.mark.parametrize("mode", ["delete", "wal", "persist"])
+MODES = ["delete", "wal", "persist"]
+
+
+@pytest.mark.parametrize("mode", MODES)
 def test_a_full_disk_rolls_back_and_loses_nothing(tmp_path: Path, disk: SmallDisk, mode: str) -> None:
     path = tmp_path / "db"
     with closing(heliosvfs.connect(path, key=KEY, vfs="over-small-disk", journal_mode=mode)) as connection:
         connection.pragma("cache_size", 5)
         connection.execute("CREATE TABLE t(x); INSERT INTO t VALUES('kept')")
         disk.left = 100_000
-        with pytest.raises(apsw.FullError):
-            connection.executemany("INSERT INTO t VALUES(randomblob(3000))", ((),) * 200 and [()] * 200)
+        with pytest.raises(heliosvfs.DiskFullError, match="the disk is full") as caught:
+            connection.executemany("INSERT INTO t VALUES(randomblob(3000))", [()] * 200)
+        assert caught.value.file in {str(path), f"{path}-wal", f"{path}-journal"}
+        assert caught.value.file in str(caught.value)
         disk.left = 1 << 40
         kept = connection.execute("SELECT count(*) FROM t").get
         assert connection.execute("SELECT x FROM t WHERE rowid = 1").get == "kept"
         connection.execute("INSERT INTO t VALUES('later')")
         assert connection.execute("SELECT count(*) FROM t").get == kept + 1
     assert check(path, key=KEY).ok
+
+
+@pytest.mark.parametrize(("mode", "name"), [("wal", "a.db-wal"), ("off", "a.db"), ("delete", "a.db"), ("delete", "a.db-journal")])
+def test_a_full_disk_is_reported_with_the_file_that_could_not_grow(tmp_path: Path, disk: SmallDisk, mode: str, name: str) -> None:
+    path = tmp_path / "a.db"
+    with closing(heliosvfs.connect(path, key=KEY, vfs="over-small-disk", journal_mode=mode)) as connection:
+        connection.execute("CREATE TABLE t(x)")
+        disk.refused = name
+        with pytest.raises(heliosvfs.DiskFullError) as caught:
+            connection.execute("INSERT INTO t VALUES(zeroblob(9000))")
+        assert caught.value.file == str(tmp_path / name)
+        assert caught.value.file in str(caught.value)
+        disk.refused = None
+
+
+def test_a_full_disk_is_reported_for_temporary_files_too(tmp_path: Path, disk: SmallDisk) -> None:
+    with closing(heliosvfs.connect(tmp_path / "db", key=KEY, vfs="over-small-disk")) as connection:
+        connection.pragma("temp_store", 1)
+        connection.pragma("cache_size", 5)
+        disk.refused = ""
+        with pytest.raises(heliosvfs.DiskFullError, match="temporary"):
+            connection.execute(
+                "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 3000) "
+                "SELECT i, randomblob(500) AS b FROM n ORDER BY b"
+            ).fetchall()
+        disk.refused = None
 
 
 def test_a_full_disk_while_a_database_is_created_leaves_none(tmp_path: Path, disk: SmallDisk) -> None:

@@ -15,7 +15,7 @@ import pytest
 
 import heliosvfs
 from heliosvfs.check import check
-from heliosvfs.connection import open_untouched
+from heliosvfs.opening import open_untouched
 from tests.rules.conftest import KEY
 
 TRY_TO_LOCK = """

@@ -21,6 +21,7 @@ TREE = {
     "FormatError": errors.HeliosError,
     "UnsupportedVersionError": errors.FormatError,
     "TamperedError": errors.HeliosError,
+    "DiskFullError": errors.HeliosError,
     "PolicyViolationError": errors.HeliosError,
 }
 ALSO = {
@@ -30,6 +31,7 @@ ALSO = {
     "FormatError": (apsw.NotADBError, apsw.SQLITE_NOTADB),
     "UnsupportedVersionError": (apsw.NotADBError, apsw.SQLITE_NOTADB),
     "TamperedError": (apsw.IOError, apsw.SQLITE_IOERR_DATA),
+    "DiskFullError": (apsw.FullError, apsw.SQLITE_FULL),
 }
 
 
@@ -54,7 +56,7 @@ def test_an_error_is_also_sqlites_own_with_its_code(name: str) -> None:
     assert error.result == code & 0xFF
 
 
-@pytest.mark.parametrize("name", ["WrongKeyError", "KeyUnavailableError", "FormatError", "TamperedError"])
+@pytest.mark.parametrize("name", ["WrongKeyError", "KeyUnavailableError", "FormatError", "TamperedError", "DiskFullError"])
 def test_sqlite_is_told_the_right_code_and_the_caller_the_right_class(name: str) -> None:
     """Raised in a VFS method, as ours are."""
 

@@ -163,7 +163,17 @@ def test_an_epoch_opens_with_its_master_key_and_is_bound_to_its_number() -> None
 
 def test_keys_for_different_purposes_differ() -> None:
     master = bytearray(32)
-    assert len({keys.superblock_hmac_key(master), keys.epoch_wrapping_key(master), keys.expand(master, b""), bytes(master)}) == 4
+    assert (
+        len(
+            {
+                bytes(keys.superblock_hmac_key(master)),
+                bytes(keys.epoch_wrapping_key(master)),
+                bytes(keys.expand(master, b"")),
+                bytes(master),
+            }
+        )
+        == 4
+    )
 
 
 def test_wiping_overwrites_in_place() -> None:

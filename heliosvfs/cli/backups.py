@@ -1,0 +1,138 @@
+"""`heliosvfs backup`, `backups` and `restore`."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from heliosvfs.backup import backup as back_up
+from heliosvfs.backup import restore as restore_database
+from heliosvfs.cli.keys import (
+    KeyCommandOption,
+    KeyEnvOption,
+    KeyFileOption,
+    NewKeyCommandOption,
+    NewKeyEnvOption,
+    NewKeyFileOption,
+    NewPassphraseOption,
+    PassphraseOption,
+    key_from,
+)
+from heliosvfs.cli.output import JsonOption, print_json, print_table, progress_bar
+from heliosvfs.errors import UsageError
+from heliosvfs.keyring import Key
+from heliosvfs.keys import KdfSettings
+from heliosvfs.opening import connect
+from heliosvfs.origins import backups_in
+
+__all__ = ["backup", "backups", "restore"]
+
+FipsOption = Annotated[bool, typer.Option("--fips", help="PBKDF2 for a new passphrase, not Argon2id.")]
+
+
+def _another_key(file: Path | None, environment: str | None, command: str | None, *, passphrase: bool) -> Key | None:
+    if all(source is None for source in (file, environment, command)):
+        return None
+    return key_from(file, environment, command, passphrase=passphrase)
+
+
+def backup(  # noqa: PLR0913 - the options of the command
+    source: Annotated[Path, typer.Argument(metavar="SRC", help="An encrypted database; it stays in use.", show_default=False)],
+    dest: Annotated[
+        Path, typer.Argument(metavar="DEST", help="The backup, or a folder: then it is named by the time.", show_default=False)
+    ],
+    *,
+    retention_days: Annotated[
+        float | None, typer.Option(min=0.001, help="Then remove older backups beside it, never the last good one.")
+    ] = None,
+    fips: FipsOption = False,
+    key_file: KeyFileOption = None,
+    key_env: KeyEnvOption = None,
+    key_command: KeyCommandOption = None,
+    passphrase: PassphraseOption = False,
+    new_key_file: NewKeyFileOption = None,
+    new_key_env: NewKeyEnvOption = None,
+    new_key_command: NewKeyCommandOption = None,
+    new_passphrase: NewPassphraseOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Write an encrypted backup of a database in use, and prove it; under the same key unless another is named."""
+    if dest.exists() and not dest.is_dir():  # before anybody types a passphrase in vain
+        msg = f"{dest} exists already: nothing is overwritten; move it away or choose another name"
+        raise UsageError(msg)
+    key = key_from(key_file, key_env, key_command, passphrase=passphrase)
+    another = _another_key(new_key_file, new_key_env, new_key_command, passphrase=new_passphrase)
+    with (
+        contextlib.closing(connect(source, key=key, create=False)) as connection,
+        progress_bar(f"Backing up {source.name}") as progress,
+    ):
+        settings = KdfSettings(fips_mode=True) if fips else None
+        report = back_up(connection, dest, key=another, settings=settings, retention_days=retention_days, progress=progress)
+    if as_json:
+        print_json(asdict(report))
+        return
+    typer.echo(
+        f"{report.path}: {report.pages} pages, {report.size} bytes, every page opened again"
+        f"{' and every row compared' if report.compared else ''} (SHA-256 {report.digest[:16]}…), {report.seconds:.1f} s"
+    )
+    for path in report.removed:
+        typer.echo(f"removed {path}: its days were over")
+
+
+def backups(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder with backups.", show_default=False)],
+    *,
+    as_json: JsonOption = False,
+) -> None:
+    """List the backups in a folder, as their headers describe them: without a key that is not verified."""
+    if not folder.is_dir():
+        msg = f"{folder} is no folder"
+        raise UsageError(msg)
+    found = [{"path": item.path, "of": item.source_uuid, "created": item.created.isoformat()} for item in backups_in(folder)]
+    if as_json:
+        print_json({"backups": found})
+    else:
+        print_table("Backups (not verified)", ["path", "database", "created"], [list(item.values()) for item in found])
+
+
+def restore(  # noqa: PLR0913 - the options of the command
+    source: Annotated[Path, typer.Argument(metavar="BACKUP", help="A backup; it is not touched.", show_default=False)],
+    dest: Annotated[Path, typer.Argument(metavar="DEST", help="The new database; it must not exist.", show_default=False)],
+    *,
+    of: Annotated[str | None, typer.Option("--of", metavar="UUID", help="Refuse a backup of any other database.")] = None,
+    fips: FipsOption = False,
+    key_file: KeyFileOption = None,
+    key_env: KeyEnvOption = None,
+    key_command: KeyCommandOption = None,
+    passphrase: PassphraseOption = False,
+    new_key_file: NewKeyFileOption = None,
+    new_key_env: NewKeyEnvOption = None,
+    new_key_command: NewKeyCommandOption = None,
+    new_passphrase: NewPassphraseOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Check a backup, copy it into a new database, and prove that one equal to it."""
+    if dest.exists():
+        msg = f"{dest} exists already: nothing is overwritten; move it away or choose another name"
+        raise UsageError(msg)
+    key = key_from(key_file, key_env, key_command, passphrase=passphrase)
+    another = _another_key(new_key_file, new_key_env, new_key_command, passphrase=new_passphrase)
+    with progress_bar(f"Restoring {source.name}") as progress:
+        report = restore_database(
+            source,
+            dest,
+            key=key,
+            new_key=another,
+            settings=KdfSettings(fips_mode=fips),
+            source_uuid=of,
+            progress=progress,
+        )
+    if as_json:
+        print_json(asdict(report))
+    else:
+        made = f", made {report.created}" if report.created else ""
+        typer.echo(f"{report.path}: {report.pages} pages, equal to {report.backup}{made}, {report.seconds:.1f} s")

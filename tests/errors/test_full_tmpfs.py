@@ -1,0 +1,65 @@
+"""A disk that is really full: a tmpfs of one megabyte, mounted in a namespace of its own."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+MOUNT = ["unshare", "-Urm", "sh", "-c", 'mount -t tmpfs -o size=1m none "$1" && shift && exec "$@"', "sh"]
+
+FILL = """
+import os, sys
+from contextlib import closing
+import heliosvfs
+from heliosvfs.check import check
+
+path, mode = sys.argv[1], sys.argv[2]
+key = bytes(range(32))
+with open(path + ".ballast", "wb") as ballast:
+    ballast.write(bytes(400_000))
+with closing(heliosvfs.connect(path, key=key, journal_mode=mode)) as connection:
+    connection.pragma("cache_size", 10)
+    connection.execute("CREATE TABLE t(x); INSERT INTO t VALUES('kept')")
+    committed = 1
+    try:
+        while True:
+            connection.execute("INSERT INTO t VALUES(randomblob(20000))")
+            committed += 1
+    except heliosvfs.DiskFullError as error:
+        assert error.file.startswith(path) and error.file in str(error), error
+        print(error.file.removeprefix(path) or "database")
+    assert committed > 5
+    assert connection.execute("SELECT count(*) FROM t").get == committed
+    assert connection.execute("SELECT x FROM t WHERE rowid = 1").get == "kept"
+    os.unlink(path + ".ballast")  # as the message says: make room
+    connection.execute("DELETE FROM t WHERE rowid > 1")
+    connection.execute("INSERT INTO t VALUES('later')")
+    assert connection.execute("SELECT x FROM t ORDER BY rowid").fetchall() == [("kept",), ("later",)]
+assert check(path, key=key).ok
+"""
+
+
+def on_a_small_disk(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
+    own = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "audit")])}
+    return subprocess.run([*MOUNT, str(folder), *command], capture_output=True, text=True, check=False, env=own)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    if shutil.which("unshare") is None or on_a_small_disk(tmp_path, "true").returncode:
+        pytest.skip("no tmpfs can be mounted here: needs user namespaces (unshare -Urm)")
+    return tmp_path
+
+
+@pytest.mark.parametrize("mode", ["delete", "wal", "truncate"])
+def test_a_full_tmpfs_is_named_and_nothing_committed_is_lost(folder: Path, mode: str) -> None:
+    done = on_a_small_disk(folder, sys.executable, "-c", FILL, str(folder / "db"), mode)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() in ({"-wal"} if mode == "wal" else {"database", "-journal"})
+    assert not list(folder.iterdir())  # it was the tmpfs that was written
