@@ -14,7 +14,7 @@ import msgspec
 
 from heliosaudit import sessions
 from heliosaudit.events import Event, timestamp
-from heliosaudit.literals import literal
+from heliosaudit.literals import literal, without_secrets
 from heliosaudit.policies import Policy
 from heliosaudit.statements import Verdict
 
@@ -177,6 +177,8 @@ def describe(
         query = template.replace(bindings, lambda value: "/* " + hmac.digest(key, _bytes(value), "sha256").hex() + " */ ?")
     else:
         query = template.render(bindings, policy.max_value_length)
+        if verdict.operation == "ATTACH":
+            query = without_secrets(query)  # of a URI that was bound
     longest = policy.max_query_length
     if len(query) > longest:
         query = f"{query[:longest]} /* {len(query) - longest} more characters */"

@@ -347,7 +347,12 @@ class AuditedConnection(Audited):
 
 
 def connect(
-    filename: str | os.PathLike[str], policy: Policy | str, *, vfs: str | None = None, flags: int | None = None
+    filename: str | os.PathLike[str],
+    policy: Policy | str,
+    *,
+    vfs: str | None = None,
+    flags: int | None = None,
+    busy_timeout: float = 5.0,
 ) -> AuditedConnection:
     """Open a database by APSW alone and audit it.
 
@@ -356,6 +361,7 @@ def connect(
         policy: What is recorded, or a preset's name.
         vfs: Name of a registered VFS; None: the default.
         flags: SQLite's flags for opening; None: read, write and create.
+        busy_timeout: Seconds to wait for a lock.
 
     Raises:
         AuditPolicyError: The database can't be audited as the policy asks.
@@ -364,6 +370,7 @@ def connect(
     how = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE if flags is None else flags
     connection = AuditedConnection(where, flags=how, vfs=vfs)
     try:
+        connection.set_busy_timeout(int(busy_timeout * 1000))
         path = connection.db_filename("main")
         # the same VFS object, by name: the connection of the recorder must read what this one does
         opener = (lambda: apsw.Connection(path, flags=apsw.SQLITE_OPEN_READWRITE, vfs=vfs)) if path else None

@@ -24,7 +24,7 @@ _TOKENS = re.compile(
 _LITERALS = re.compile(r"[xX]?'(?:[^']|'')*'|(?<![\w$.])\d[\w.]*")
 _CONTROLS = re.compile("[\x00-\x1f\x7f\ud800-\udfff\\\\]")
 _UNSAFE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
-_SECRETS = re.compile(r"\bkey\b|\brekey\b|\bhexkey\b|\bhexrekey\b|\btextkey\b|passphrase|password", re.IGNORECASE)
+_SECRETS = re.compile(r"key|passphrase|password", re.IGNORECASE)
 _SECRET_STATEMENTS = re.compile(
     r"(\bpragma\s+(?:[\w\"`\[\]]+\s*\.\s*)?[\"`\[']?\w*key\w*[\"`\]']?\s*[=(]?|\battach\b.*?\bkey\b)(.*)",
     re.IGNORECASE | re.DOTALL,

@@ -27,7 +27,7 @@ def compare(folder: Path, seed: int, length: int, journal_mode: str) -> None:
     folder.mkdir()
     plain_path, audited_path = _file(folder, "plain", journal_mode), _file(folder, "audited", journal_mode)
     plain = Machine(plain_path, apsw.Connection(plain_path))
-    audited_connection = connect(audited_path, EVERYTHING)
+    audited_connection = connect(audited_path, EVERYTHING, busy_timeout=0)
     audited = Machine(audited_path, audited_connection)
     try:
         for step in program(seed, length):
