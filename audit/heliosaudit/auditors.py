@@ -14,6 +14,7 @@ from heliosaudit.cursors import Cursor
 from heliosaudit.errors import AccessDeniedError, AuditPolicyError, AuditWriteError
 from heliosaudit.events import Event, event_of
 from heliosaudit.gates import Gate
+from heliosaudit.images import Images
 from heliosaudit.ledgers import Ledger
 from heliosaudit.policies import Policy
 from heliosaudit.private import refuse
@@ -49,6 +50,7 @@ class Auditor:
         writer: Runs the log's statements on the connection.
         ledger: Keeps events until they are written.
         commits: Keeps autocommit statements and their events together.
+        images: Collects row images; None: the policy wants none.
         trace: The application's exec tracer.
         is_closed: Whether the connection is closing.
     """
@@ -68,6 +70,7 @@ class Auditor:
         self.commits = Commits(self.writer, self.ledger, self.gate)
         self.trace: Any = None
         self.is_closed = False
+        self.images = Images(self.writer, policy) if policy.capture_rows != "none" else None
         self._recorder = recorder
         self._is_strict = policy.read_durability == "strict"
         self._verdicts: dict[str, Verdict] = {}
@@ -121,6 +124,8 @@ class Auditor:
             return False
         if verdict.event_class:
             running = cursor.running = Running(cursor, verdict, sql, bindings, _base.total_changes(self.connection))
+            if self.images is not None:
+                self.images.running = running
             if verdict.event_class != "SELECT":
                 self._before(running)
             elif self._is_strict and verdict.is_logged:
@@ -243,7 +248,7 @@ class Auditor:
         self._resetting = cursor
         try:
             apsw.Cursor.execute(cursor, "")
-        except BaseException as error:  # noqa: BLE001 - recorded, and raised
+        except BaseException as error:
             self._resetting = None
             self.leave(was)
             instead = self.failed(cursor, error)
@@ -284,7 +289,10 @@ class Auditor:
             self._refuse_reserved_names(running)
         event = None
         if verdict.is_logged and not running.recorded:
-            event = captures.event_for(running, self.policy, affected=self._affected(running))
+            affected = self._affected(running)
+            if self.images is not None:
+                self.images.show(running, affected)
+            event = captures.event_for(running, self.policy, affected=affected)
         if event is None:
             self.commits.let_go(running)
         else:

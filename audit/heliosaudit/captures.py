@@ -45,11 +45,13 @@ class Running:
         recorded: Whether its event was written before it ran.
         schema: Schema version before it, where it may turn out to change nothing.
         images: Row images so far.
+        changed_rows: How many rows the preupdate hook saw.
     """
 
     __slots__ = (
         "began",
         "bindings",
+        "changed_rows",
         "changes",
         "closed",
         "cursor",
@@ -81,6 +83,7 @@ class Running:
         self.schema: int | None = None
         self.recorded = False
         self.images: list[Any] | None = None
+        self.changed_rows = 0
 
 
 def said(error: BaseException) -> str:

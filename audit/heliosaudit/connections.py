@@ -79,6 +79,8 @@ class Audited(apsw.Connection):
         _base.set_commit_hook(self, auditor.commits.on_commit, id=auditor)
         weak: weakref.ref[Audited] = weakref.ref(self)  # SQLite's reference to the function is seen by no garbage collector
         self.create_scalar_function("total_changes", lambda *_: _total_changes(weak()), 0, flags=apsw.SQLITE_INNOCUOUS)
+        if auditor.images is not None:
+            _base.preupdate_hook(self, auditor.images.see, id=auditor)
         self.cursor_factory = Cursor
         auditor.record("OPEN", event_class="AUTH", target=os.path.basename(self.db_filename("main") or ":memory:"))
 

@@ -116,6 +116,9 @@ def record_failure(auditor: Auditor, running: Running, error: BaseException, rea
     if verdict.event_class == "DML":
         affected = connection.changes() if _base.total_changes(connection) != running.changes else 0
     event = None
+    if auditor.images is not None and running.changed_rows:
+        with contextlib.suppress(AuditWriteError):
+            auditor.images.show(running, affected)
     if verdict.is_logged or reason is not None:
         event = captures.event_for(running, auditor.policy, success=False, error=captures.said(error), affected=affected)
     if event is not None and reason is not None:

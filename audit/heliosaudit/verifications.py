@@ -11,6 +11,7 @@ import hashlib
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import apsw
 import msgspec
@@ -222,14 +223,23 @@ def is_genesis(record: str) -> bool:
 
 def last_prune(connection: apsw.Connection) -> tuple[int, bytes] | None:
     """Return id and checksum of the last event that was pruned, as the last prune record says."""
-    found = rows(connection, f"SELECT record FROM main.{LOG} WHERE operation = 'PRUNE' ORDER BY id DESC LIMIT 1")
-    if not found:
-        return None
-    details = decode(found[0][0]).details or {}
+    details = _last_prune_record(connection)
     try:
-        return int(details["to"]), bytes.fromhex(details["checksum"])
+        return None if details is None else (int(details["to"]), bytes.fromhex(details["checksum"]))
     except (KeyError, TypeError, ValueError):
         return None
+
+
+def _last_prune_record(connection: apsw.Connection) -> dict[str, Any] | None:
+    """Return what the last prune record says; a generated column would fail where a record is no JSON."""
+    for (record,) in rows(connection, f"SELECT record FROM main.{LOG} WHERE instr(record, '\"PRUNE\"') ORDER BY id DESC"):
+        try:
+            found: Record = decode(record)
+        except (msgspec.DecodeError, ValueError):
+            continue
+        if found.operation == "PRUNE" and found.event_class == "AUDIT":
+            return found.details
+    return None
 
 
 def _follow(
@@ -309,9 +319,7 @@ def _against(connection: apsw.Connection, checkpoint: Checkpoint, head: Head, st
 
 def log_uuid(connection: apsw.Connection) -> str | None:
     """Return the UUID of a log, from its genesis record, or from the prune record that took it along."""
-    found = rows(connection, f"SELECT record FROM main.{LOG} WHERE operation IN ('GENESIS', 'PRUNE') ORDER BY id DESC LIMIT 1")
-    if not found:
-        return None
-    record: Record = decode(found[0][0])
-    uuid = (record.details or {}).get("uuid")
+    first = rows(connection, f"SELECT record FROM main.{LOG} WHERE id = 1")
+    details = decode(first[0][0]).details if first and is_genesis(first[0][0]) else _last_prune_record(connection)
+    uuid = (details or {}).get("uuid")
     return None if uuid is None else str(uuid)

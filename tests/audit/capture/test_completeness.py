@@ -18,7 +18,13 @@ from heliosaudit.connections import AuditedConnection
 
 POLICY = heliosaudit.Policy(log_select=True, log_transactions=True)
 OWN = ("GENESIS", "OPEN", "CLOSE", "CLOCK STEP", "ROLLED BACK EVENTS")
-BAD = ["SELEC 1", "SELECT * FROM missing", "INSERT INTO t VALUES(1, 2, 3, 4)", "DELETE FROM __audit_log", "DROP TABLE __audit_log"]
+BAD = [
+    "SELEC 1",
+    "SELECT * FROM missing",
+    "INSERT INTO t VALUES(1, 2, 3, 4)",
+    "DELETE FROM __audit_log",
+    "DROP TABLE __audit_log",
+]
 
 
 class Counting:
@@ -119,7 +125,9 @@ def test_no_event_is_missing_and_none_is_there_twice(tmp_path: Path, request: py
         for counting in countings[1:]:
             counting.connection.set_busy_timeout(60_000)
         with ThreadPoolExecutor() as pool:
-            futures = [pool.submit(work, counting, seed, statements, f"t{seed}") for seed, counting in enumerate(countings[1:], 1)]
+            futures = [
+                pool.submit(work, counting, seed, statements, f"t{seed}") for seed, counting in enumerate(countings[1:], 1)
+            ]
             for future in futures:
                 future.result()
     finally:

@@ -28,7 +28,9 @@ def recorded(folder: Path, policy: Policy, *statements: Any, user: str = "ada") 
             with suppress(apsw.Error):
                 connection.execute(sql, bindings).fetchall()
     with closing(apsw.Connection(str(path))) as plain:
-        rows = [dict(zip(FIELDS, json.loads(record), strict=True)) for (record,) in plain.execute("SELECT record FROM __audit_log")]
+        rows = [
+            dict(zip(FIELDS, json.loads(record), strict=True)) for (record,) in plain.execute("SELECT record FROM __audit_log")
+        ]
     return [row for row in rows if row["operation"] not in ("GENESIS", "OPEN", "CLOSE")]
 
 
@@ -41,8 +43,18 @@ def test_an_event_says_who_what_when_and_with_what_outcome(tmp_path: Path) -> No
         tmp_path, policy, TABLE, ("INSERT INTO patient VALUES(?, ?, ?)", (1, "O'Hara", "123")), "SELECT * FROM patient"
     )
     assert insert["query"] == "INSERT INTO patient VALUES(1, 'O''Hara', '123')"
-    assert (insert["user"], insert["client_ip"], insert["application_name"], insert["custom"]) == ("ada", "10.0.0.1", "ward", {"case": 7})
-    assert (insert["operation"], insert["target"], insert["database_name"], insert["affected_rows"]) == ("INSERT", "patient", "main", 1)
+    assert (insert["user"], insert["client_ip"], insert["application_name"], insert["custom"]) == (
+        "ada",
+        "10.0.0.1",
+        "ward",
+        {"case": 7},
+    )
+    assert (insert["operation"], insert["target"], insert["database_name"], insert["affected_rows"]) == (
+        "INSERT",
+        "patient",
+        "main",
+        1,
+    )
     assert (insert["event_class"], insert["success"], insert["error"], insert["writes"]) == ("DML", True, None, ["main.patient"])
     assert insert["occurred_at"] <= insert["timestamp"]
     assert (select["event_class"], select["affected_rows"], select["reads"]) == ("SELECT", 1, ["main.patient"])
@@ -50,11 +62,24 @@ def test_an_event_says_who_what_when_and_with_what_outcome(tmp_path: Path) -> No
 
 @pytest.mark.parametrize(
     ("event_class", "switch"),
-    [("DDL", "log_ddl"), ("DML", "log_dml"), ("SELECT", "log_select"), ("TRANSACTION", "log_transactions"), ("ADMIN", "log_admin")],
+    [
+        ("DDL", "log_ddl"),
+        ("DML", "log_dml"),
+        ("SELECT", "log_select"),
+        ("TRANSACTION", "log_transactions"),
+        ("ADMIN", "log_admin"),
+    ],
 )
 def test_a_class_is_recorded_when_it_is_switched_on(tmp_path: Path, event_class: str, switch: str) -> None:
-    off = {name: False for name in ("log_ddl", "log_dml", "log_select", "log_transactions", "log_auth", "log_admin")}
-    statements = [TABLE, "INSERT INTO patient(name) VALUES(1)", "SELECT * FROM patient", "BEGIN", "COMMIT", "PRAGMA cache_size = 10"]
+    off = dict.fromkeys(("log_ddl", "log_dml", "log_select", "log_transactions", "log_auth", "log_admin"), False)
+    statements = [
+        TABLE,
+        "INSERT INTO patient(name) VALUES(1)",
+        "SELECT * FROM patient",
+        "BEGIN",
+        "COMMIT",
+        "PRAGMA cache_size = 10",
+    ]
     found = recorded(tmp_path, Policy(**{**off, switch: True}), *statements)  # type: ignore[arg-type]
     assert {row["event_class"] for row in found} == {event_class}
 
@@ -65,7 +90,10 @@ def test_tables_and_users_are_included_and_excluded(tmp_path: Path) -> None:
     only = [row["target"] for row in recorded(tmp_path / "a", Policy(include_tables=frozenset({"PATIENT"})), *statements)]
     assert only == ["patient", "other", "patient"]  # both tables were made: DDL is not filtered by table
     (tmp_path / "b").mkdir()
-    rest = [row["target"] for row in recorded(tmp_path / "b", Policy(log_ddl=False, exclude_tables=frozenset({"patient"})), *statements)]
+    rest = [
+        row["target"]
+        for row in recorded(tmp_path / "b", Policy(log_ddl=False, exclude_tables=frozenset({"patient"})), *statements)
+    ]
     assert rest == ["other"]
     (tmp_path / "c").mkdir()
     assert recorded(tmp_path / "c", Policy(exclude_users=frozenset({"ada"})), *statements) == []
@@ -99,21 +127,27 @@ def test_redactable_values_are_commitments_beside_values_that_can_be_erased(tmp_
 def test_hashed_values_can_be_compared_and_not_read(tmp_path: Path) -> None:
     policy = Policy(capture_parameters="hashed", hash_key=bytes(32))
     _, first, second = recorded(
-        tmp_path, policy, TABLE, ("INSERT INTO patient(name) VALUES(?)", ("Ada",)), ("INSERT INTO patient(name) VALUES(?)", ("Ada",))
+        tmp_path,
+        policy,
+        TABLE,
+        ("INSERT INTO patient(name) VALUES(?)", ("Ada",)),
+        ("INSERT INTO patient(name) VALUES(?)", ("Ada",)),
     )
     assert first["query"] == second["query"]
     assert "Ada" not in first["query"]
 
 
 def test_placeholders_stay_where_no_values_are_captured(tmp_path: Path) -> None:
-    _, insert = recorded(tmp_path, Policy(capture_parameters="none"), TABLE, ("INSERT INTO patient(name) VALUES(:n)", {"n": "Ada"}))
+    _, insert = recorded(
+        tmp_path, Policy(capture_parameters="none"), TABLE, ("INSERT INTO patient(name) VALUES(:n)", {"n": "Ada"})
+    )
     assert insert["query"] == "INSERT INTO patient(name) VALUES(:n)"
 
 
 SECRETS = [
     "PRAGMA key = 'hunter2'",
     "PRAGMA  main.\"key\"('hunter2')",
-    "pragma REKEY=\"hunter2\"",
+    'pragma REKEY="hunter2"',
     "PRAGMA hexkey='hunter2'",
     "PRAGMA key = 'hunter2' nonsense (",
     "ATTACH 'x.db' AS y KEY 'hunter2'",

@@ -29,7 +29,9 @@ def events(connection: AuditedConnection) -> list[tuple[str, int | None, bool, b
     """Return what another connection finds of operation, rows, success and rolled back."""
     connection.auditor.flush()
     with closing(apsw.Connection(connection.db_filename("main"))) as other:
-        rows = other.execute("SELECT operation, affected_rows, success, rolled_back FROM __audit_log WHERE class = 'DML' ORDER BY id")
+        rows = other.execute(
+            "SELECT operation, affected_rows, success, rolled_back FROM __audit_log WHERE class = 'DML' ORDER BY id"
+        )
         return [(operation, count, bool(success), bool(rolled_back)) for operation, count, success, rolled_back in rows]
 
 
