@@ -11,6 +11,8 @@ Importing the package registers the VFS "heliosvfs" over the default VFS of that
 
 from __future__ import annotations
 
+from heliosaudit import session
+from heliosvfs.audited import AuditedConnection
 from heliosvfs.connection import Connection, KeySlot
 from heliosvfs.defaults import configure
 from heliosvfs.errors import (
@@ -33,6 +35,7 @@ from heliosvfs.opening import connect
 from heliosvfs.vfs import HeliosVFS
 
 __all__ = [
+    "AuditedConnection",
     "ConfigError",
     "Connection",
     "DiskFullError",
@@ -58,6 +61,7 @@ __all__ = [
     "configure",
     "connect",
     "default_keyring",
+    "session",
 ]
 
 __version__ = "0.1.0"
