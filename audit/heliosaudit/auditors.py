@@ -119,11 +119,12 @@ class Auditor:
             self.gate.deny(msg)
             raise AccessDeniedError(msg)
         verdict = self._verdict_on(cursor, sql, bindings)
+        connection = self.writer.connection
         trace = cursor.trace or self.trace
-        if trace is not None and not trace(self.connection if cursor.is_control else cursor, sql, bindings):
+        if trace is not None and not trace(connection if cursor.is_control else cursor, sql, bindings):
             return False
         if verdict.event_class:
-            running = cursor.running = Running(cursor, verdict, sql, bindings, _base.total_changes(self.connection))
+            running = cursor.running = Running(cursor, verdict, sql, bindings, _base.total_changes(connection))
             if self.images is not None:
                 self.images.running = running
             if verdict.event_class != "SELECT":
@@ -175,8 +176,8 @@ class Auditor:
 
     def _before(self, running: Running) -> None:
         verdict = running.verdict
-        if verdict.is_work and verdict.is_logged and self._wants():
-            if not self.connection.in_transaction:
+        if verdict.is_work and verdict.is_logged and (self.writer.connection.in_transaction or self._wants()):
+            if not self.writer.connection.in_transaction:
                 self.commits.begin(running)
             return
         if verdict.event_class == "TRANSACTION":
@@ -269,6 +270,8 @@ class Auditor:
         if cursor is not None:
             cursor.running = None
         running.closed = True
+        if running.holder is None and self._add_to_transaction(running):
+            return
         try:
             self._finish(running)
         except BaseException:
@@ -276,6 +279,18 @@ class Auditor:
             raise
         if self.ledger.transactions.facts:
             self.ledger.look()
+
+    def _add_to_transaction(self, running: Running) -> bool:
+        """Record a further change in a transaction that has written before, which is what bulk work consists of."""
+        verdict, frames = running.verdict, self.ledger.transactions.frames
+        if verdict.event_class != "DML" or not verdict.is_work or running.began or running.may_commit or self.images is not None:
+            return False
+        if not frames or not frames[-1].pending or self.gate.has_actions or running.cursor is None:
+            return False
+        event = captures.event_for(running, self.policy, affected=self.writer.connection.changes()) if verdict.is_logged else None
+        if event is not None:
+            self.ledger.add_work(event)
+        return True
 
     def _finish(self, running: Running) -> None:
         self.let_commits_end(running)

@@ -48,42 +48,26 @@ class Running:
         changed_rows: How many rows the preupdate hook saw.
     """
 
-    __slots__ = (
-        "began",
-        "bindings",
-        "changed_rows",
-        "changes",
-        "closed",
-        "cursor",
-        "holder",
-        "images",
-        "may_commit",
-        "occurred",
-        "recorded",
-        "rows",
-        "schema",
-        "sql",
-        "started",
-        "verdict",
-    )
+    # what most statements never need has its value here: one is made for each row of executemany
+    rows = 0
+    holder: Any = None
+    began = False
+    may_commit = False
+    closed = False
+    schema: int | None = None
+    recorded = False
+    images: list[Any] | None = None
+    changed_rows = 0
 
     def __init__(self, cursor: Cursor | None, verdict: Verdict, sql: str, bindings: Bindings, changes: int) -> None:
-        self.cursor = None if cursor is None else weakref.ref(cursor)  # a cycle would keep a dropped cursor from ending it
+        # weak, for a cycle would keep a dropped cursor from ending it
+        self.cursor = None if cursor is None else weakref.ref(cursor)
         self.verdict = verdict
         self.sql = sql
         self.bindings = bindings
+        self.changes = changes
         self.occurred = time.time_ns()
         self.started = time.perf_counter_ns()
-        self.rows = 0
-        self.changes = changes
-        self.holder: Any = None
-        self.began = False
-        self.may_commit = False
-        self.closed = False
-        self.schema: int | None = None
-        self.recorded = False
-        self.images: list[Any] | None = None
-        self.changed_rows = 0
 
 
 def said(error: BaseException) -> str:

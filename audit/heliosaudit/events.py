@@ -35,13 +35,12 @@ class Event:
         values: Salt and value of each bound value that the record only holds a commitment to.
     """
 
-    __slots__ = ("fields", "is_work", "origin", "values")
+    origin = 0
+    values: list[tuple[bytes, Any]] | None = None
 
     def __init__(self, fields: list[Any], *, is_work: bool = False) -> None:
         self.fields = fields
         self.is_work = is_work
-        self.values: list[tuple[bytes, Any]] | None = None
-        self.origin = 0
 
     def mark_rolled_back(self) -> None:
         """Turn the event of work into the fact that it was undone."""

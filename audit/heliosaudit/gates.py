@@ -97,6 +97,11 @@ class Gate:
         """Note a denial that was not the authorizer's."""
         self._denials[threading.get_ident()] = reason
 
+    @property
+    def has_actions(self) -> bool:
+        """Whether SQLite asked anything that was not looked at yet."""
+        return bool(self._actions)
+
     def take_actions(self) -> list[Action] | None:
         """Return what SQLite asked on this thread, and forget it; None: nothing."""
         return self._actions.pop(threading.get_ident(), None) if self._actions else None
