@@ -16,9 +16,11 @@ import typer
 
 from heliosaudit import stores
 from heliosaudit.checkpoints import Checkpoint, SigningKey, VerifyingKey
+from heliosaudit.coverage import gaps
 from heliosaudit.errors import AuditError
 from heliosaudit.events import event_of
 from heliosaudit.exports import export as write_export
+from heliosaudit.policies import Policy
 from heliosaudit.queries import rows
 from heliosaudit.retention import prune as prune_log
 from heliosaudit.schemas import LOG
@@ -313,3 +315,17 @@ def prune(  # noqa: PLR0913 - the options of the command
         found = prune_log(connection, days=days, archive=archive, key=_signing_key(signing_key))
     facts = {"first": found.first, "last": found.last, "archive": None if found.archive is None else asdict(found.archive)}
     (print_json if as_json else print_facts)(facts)
+
+
+@app.command()
+def coverage(
+    *,
+    preset: Annotated[str, typer.Option(help="soc2, hipaa, gdpr, pci_dss, fda_21_cfr_part_11 or iec_62443.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Say what a preset does not see, and which clauses' reviewers ask for it."""
+    found = [{"not seen": gap.what, "asked for by": list(gap.clauses)} for gap in gaps(Policy.preset(preset))]
+    if as_json:
+        print_json({"preset": preset, "gaps": found})
+    else:
+        print_table("", ["not seen", "asked for by"], [[gap["not seen"], ", ".join(gap["asked for by"])] for gap in found])

@@ -47,7 +47,9 @@ def check(path: Path) -> int:
             assert connection.execute("SELECT count(*) FROM sqlite_schema").get == 0
             return 0
         log = connection.execute("SELECT id, record, checksum FROM __audit_log ORDER BY id").fetchall()
-        tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'") if row[0][:2] != "__"}
+        tables = {
+            row[0] for row in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'") if row[0][:2] != "__"
+        }
         rows = [row[0] for row in connection.execute("SELECT i FROM t ORDER BY i")] if "t" in tables else []
         assert verify(connection).ok
     previous = chains.ROOT

@@ -23,7 +23,8 @@ EVENTS = 12
 
 def append(connection: apsw.Connection, count: int, word: str) -> None:
     stores.in_transaction(
-        connection, [event_of("INSERT", event_class="DML", user="ada", target="t", query=f"INSERT {word} {n}") for n in range(count)]
+        connection,
+        [event_of("INSERT", event_class="DML", user="ada", target="t", query=f"INSERT {word} {n}") for n in range(count)],
     )
 
 
@@ -45,9 +46,15 @@ def sql(text: str) -> Callable[[apsw.Connection], None]:
 
 def insert(connection: apsw.Connection) -> None:
     """Put an event in, with a checksum that fits, and renumber what follows."""
-    connection.execute("UPDATE __audit_log SET id = -(id + 1) WHERE id >= 7; UPDATE __audit_log SET id = -id WHERE id < 0").fetchall()
-    record, previous = connection.execute("SELECT replace(record, 'row 4', 'row 44'), checksum FROM __audit_log WHERE id = 6").fetchall()[0]
-    connection.execute("INSERT INTO __audit_log(id, record, checksum) VALUES(7, ?, ?)", (record, chains.checksum(previous, 7, record.encode())))
+    connection.execute(
+        "UPDATE __audit_log SET id = -(id + 1) WHERE id >= 7; UPDATE __audit_log SET id = -id WHERE id < 0"
+    ).fetchall()
+    record, previous = connection.execute(
+        "SELECT replace(record, 'row 4', 'row 44'), checksum FROM __audit_log WHERE id = 6"
+    ).fetchall()[0]
+    connection.execute(
+        "INSERT INTO __audit_log(id, record, checksum) VALUES(7, ?, ?)", (record, chains.checksum(previous, 7, record.encode()))
+    )
 
 
 def rechain(connection: apsw.Connection) -> None:
@@ -94,7 +101,9 @@ def main(folder: Path) -> None:
         checkpoint = Checkpoint.of(connection, log_uuid(connection) or "")
     (folder / "sound.note").write_text(checkpoint.sign(key), encoding="utf-8")
     (folder / "key-swapped.note").write_text(checkpoint.sign(other), encoding="utf-8")
-    moved = Checkpoint(checkpoint.origin.replace(checkpoint.origin[-4:], "0000"), checkpoint.size, checkpoint.head, checkpoint.time)
+    moved = Checkpoint(
+        checkpoint.origin.replace(checkpoint.origin[-4:], "0000"), checkpoint.size, checkpoint.head, checkpoint.time
+    )
     (folder / "checkpoint-moved.note").write_text(moved.sign(key), encoding="utf-8")
     verdicts: dict[str, object] = {"public_key": str(key.public), "attacks": {}}
     for name, (attack, alone, anchored) in ATTACKS.items():

@@ -31,7 +31,9 @@ def holds(name: str, folder: Path) -> bool:
     shutil.copy(HERE / f"{name}.db", folder / "naive")
     previous = bytes(32)
     with closing(apsw.Connection(str(folder / "naive"))) as connection:
-        for number, (found, record, checksum) in enumerate(connection.execute("SELECT id, record, checksum FROM __audit_log ORDER BY id"), 1):
+        for number, (found, record, checksum) in enumerate(
+            connection.execute("SELECT id, record, checksum FROM __audit_log ORDER BY id"), 1
+        ):
             previous = hashlib.sha256(previous + number.to_bytes(8, "big") + record.encode()).digest()
             if found != number or checksum != previous or (number == 1 and '"GENESIS"' not in record):
                 return False
