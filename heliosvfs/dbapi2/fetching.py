@@ -7,6 +7,7 @@ factory, a text factory or a converter asks for it (`values.py`).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from itertools import islice
 from threading import get_ident
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["UNREAD", "Fetching"]
 
+_MAKES = re.compile(r"(?:\s|--[^\n]*\n|/\*.*?\*/)*(?:CREATE|DROP|ALTER)\b", re.IGNORECASE | re.DOTALL)
 UNREAD = object()  # the statement has been executed and no row of it has been fetched
 _NOTHING = Statement("")
 
@@ -55,6 +57,8 @@ class Fetching:
         try:
             return self._cursor.get_description()
         except (apsw.ExecutionCompleteError, apsw.CursorClosedError):
+            if _MAKES.match(self._statement.text):  # it has made what it would make again, and returns no rows
+                return ()
             return self._base.prepare(self._statement.text).columns
 
     def _first(self) -> Any:

@@ -38,6 +38,7 @@ LAYERS = [
     ("heliosvfs.check", 4),
     ("heliosvfs.salvage", 4),
     ("heliosvfs.dbapi2", 5),
+    ("heliosvfs.sqlalchemy", 5),
     ("heliosvfs.defaults", 4),
     ("heliosvfs.run", 6),
     ("heliosvfs.cli", 6),

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from contextlib import closing
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import apsw
@@ -17,6 +18,7 @@ import pytest
 import heliosaudit
 import heliosvfs
 from heliosaudit import chains
+from heliosaudit.retention import prune
 from heliosaudit.verifications import verify
 from tests.audit.capture.writer import KEY
 
@@ -99,3 +101,32 @@ def test_a_killed_process_leaves_rows_and_events_together(
         process.stdout.close()
     rows, _ = check(path, kind)
     assert rows > 0
+
+
+@pytest.mark.parametrize("kind", ["plain", "encrypted"])
+def test_there_is_no_false_alarm_under_kills_retention_and_vacuum(
+    tmp_path: Path, kind: str, request: pytest.FixtureRequest
+) -> None:
+    path = tmp_path / "db"
+    make(path, "wal", kind)
+    rnd = random.Random(11)
+    later = datetime.now(timezone.utc) + timedelta(days=30)
+    pruned = 0
+    for life in range(60 if request.config.getoption("--soak") else 3):
+        doomed, lucky = start(path, f"doomed{life}", 1_000_000, kind), start(path, f"lucky{life}", 20, kind)
+        assert doomed.stdout is not None
+        for _ in range(rnd.randrange(1, 40)):
+            doomed.stdout.readline()
+        doomed.send_signal(signal.SIGKILL)
+        doomed.wait()
+        doomed.stdout.close()
+        out, _ = lucky.communicate(timeout=200)
+        assert out.splitlines()[-1:] == ["done"], out[-2000:]
+        with closing(reader(path, kind)) as connection:
+            assert verify(connection).ok
+            if life % 2:
+                pruned += prune(connection, days=1, archive=tmp_path / f"archive{life}.gz", now=later).last > 0
+            connection.execute("VACUUM")
+            report = verify(connection)
+            assert report.ok, report
+    assert pruned
