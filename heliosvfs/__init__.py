@@ -30,12 +30,23 @@ from heliosvfs.errors import (
 )
 from heliosvfs.keyring import Keyring, KeySource
 from heliosvfs.keys import KdfSettings, Secret
-from heliosvfs.keysources import KeyFile, KeyFromCommand, KeyFromEnvironment
+from heliosvfs.keysources import (
+    CachedKey,
+    KeyFile,
+    KeyFromCommand,
+    KeyFromEnvironment,
+    KeyFromKeyring,
+    KeyFromPKCS11,
+    KeyFromVault,
+    key_source,
+)
 from heliosvfs.opening import connect
+from heliosvfs.rotation import RotationUnfinishedError
 from heliosvfs.vfs import HeliosVFS
 
 __all__ = [
     "AuditedConnection",
+    "CachedKey",
     "ConfigError",
     "Connection",
     "DiskFullError",
@@ -46,12 +57,16 @@ __all__ = [
     "KeyFile",
     "KeyFromCommand",
     "KeyFromEnvironment",
+    "KeyFromKeyring",
+    "KeyFromPKCS11",
+    "KeyFromVault",
     "KeySlot",
     "KeySource",
     "KeyUnavailableError",
     "Keyring",
     "PolicyViolationError",
     "RefusedWriteError",
+    "RotationUnfinishedError",
     "Secret",
     "TamperedError",
     "UnsupportedVersionError",
@@ -61,6 +76,7 @@ __all__ = [
     "configure",
     "connect",
     "default_keyring",
+    "key_source",
     "session",
 ]
 

@@ -10,6 +10,7 @@
      │   └─ UnsupportedVersionError a heliosvfs database of a later format: upgrade
      ├─ TamperedError               bytes on disk that no key holder wrote there: restore (also apsw.IOError)
      ├─ DiskFullError               there is no room for what is to be written: make some (also apsw.FullError)
+     ├─ RotationUnfinishedError     (rotation.py) readers keep an old key from being removed: run it again (also apsw.BusyError)
      └─ PolicyViolationError        a rule in force forbids it: ask whoever set the rule
 
 A class that is also an APSW class reaches the caller as itself when it is raised inside a VFS callback, and SQLite is told the
