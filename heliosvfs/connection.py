@@ -65,6 +65,8 @@ class Connection(apsw.Connection):
     `heliosvfs.connect` makes one. ``VACUUM INTO`` in SQL seals its copy under the key of this connection's main database.
     """
 
+    rotation_interval_days: float | None = None  # days that a data key may be used, where `connect` was told
+
     def _file(self, schema: str = "main") -> DatabaseFile:
         """Return the file of an attached database.
 
@@ -207,7 +209,8 @@ class Connection(apsw.Connection):
 
         Returns:
             encryption_enabled, encryption_algorithm, fips_mode, and for an encrypted database uuid, format_version,
-            page_size, page_count, created, key_slots, key_epochs, key_epoch_created, path, vfs.
+            page_size, page_count, created, key_slots, key_epochs, key_epoch_created, path, vfs; and, where `connect` was given
+            rotation_interval_days, what `heliosvfs.rotation_dates.due_facts` says.
         """
         path = self.db_filename(schema)
         file = next((file for file in files_of(self) if path and file.path == path), None)
@@ -215,7 +218,7 @@ class Connection(apsw.Connection):
             return {"encryption_enabled": False, "encryption_algorithm": "", "fips_mode": False, "path": path}
         superblock = file.access.superblock
         credential = file.access.credential
-        return {
+        info: dict[str, Any] = {
             "encryption_enabled": True,
             "encryption_algorithm": superblock.epoch.cipher,
             "fips_mode": credential is not None and credential.settings.fips_mode,
@@ -230,3 +233,8 @@ class Connection(apsw.Connection):
             "key_epochs": len(superblock.epochs),
             "key_epoch_created": superblock.epoch.created,
         }
+        if self.rotation_interval_days is not None:
+            from heliosvfs.rotation_dates import due_facts  # noqa: PLC0415 - it speaks of connections of this class
+
+            info |= due_facts(self, self.rotation_interval_days, schema=schema)
+        return info

@@ -39,6 +39,8 @@ def connect(  # noqa: PLR0913 - the options of a database
     settings: KdfSettings | None = None,
     label: str = "first",
     audit: heliosaudit.Policy | str | None = None,
+    rotation_interval_days: float | None = None,
+    auto_rotate: bool = False,
 ) -> Connection:
     """Open an encrypted database, or create it.
 
@@ -57,6 +59,9 @@ def connect(  # noqa: PLR0913 - the options of a database
         settings: Cost of a new database's KDF, and FIPS mode.
         label: Label of a new database's first key slot.
         audit: Audit the connection under this policy, or the preset of this name: the connection is then an `AuditedConnection`.
+        rotation_interval_days: Days that a data key may be used: get_storage_info() tells when it is due, and a
+            `heliosvfs.rotation_dates.RotationDueWarning` when it was.
+        auto_rotate: Rotate the data key now if it is due, instead of a warning; that takes as long as copying the database.
 
     Raises:
         KeyUnavailableError: There is no key for the database.
@@ -90,6 +95,8 @@ def connect(  # noqa: PLR0913 - the options of a database
         connection.pragma("cache_size", -int((_CACHE_MB if cache_mb is None else cache_mb) * 1024))
         if policy is not None and isinstance(connection, AuditedConnection):
             connection.audit(policy, vfs, None if key is None else as_secret(key))
+        if rotation_interval_days is not None and files:
+            _see_to_rotation(connection, rotation_interval_days, auto=auto_rotate and not readonly)
     except (apsw.CantOpenError, apsw.ReadOnlyError) as error:
         connection.close()
         msg = (
@@ -101,6 +108,18 @@ def connect(  # noqa: PLR0913 - the options of a database
         connection.close()
         raise
     return connection
+
+
+def _see_to_rotation(connection: Connection, interval_days: float, *, auto: bool) -> None:
+    """Rotate the data key if it is due, or warn."""
+    from heliosvfs import rotation_dates  # noqa: PLC0415 - rotation opens connections itself
+
+    connection.rotation_interval_days = interval_days
+    found = rotation_dates.due(connection, interval_days)
+    if auto and (found.is_due or found.unfinished):
+        connection.rotate()
+    else:
+        rotation_dates.warn_if_due(connection, interval_days)
 
 
 def _open(  # noqa: PLR0913 - how to open, and as what
