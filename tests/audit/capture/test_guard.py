@@ -107,11 +107,13 @@ def test_another_thread_gains_nothing_while_the_log_is_written(connection: Audit
 
     thread = threading.Thread(target=attack)
     thread.start()
-    for number in range(2, 400):
-        with suppress(apsw.ThreadingViolationError):
-            connection.execute("INSERT INTO t VALUES(?, 1)", (number,))
-    stop.set()
-    thread.join()
+    try:
+        for number in range(2, 400):
+            with suppress(apsw.ThreadingViolationError):
+                connection.execute("INSERT INTO t VALUES(?, 1)", (number,))
+    finally:
+        stop.set()
+        thread.join()
     assert not passed
 
 
