@@ -22,6 +22,7 @@ from heliosaudit.errors import (
 )
 from heliosaudit.policies import Policy
 from heliosaudit.records import Record
+from heliosaudit.rules import Refusal, Rule
 from heliosaudit.sessions import Session, session
 
 __all__ = [
@@ -35,6 +36,8 @@ __all__ = [
     "LogTruncatedError",
     "Policy",
     "Record",
+    "Refusal",
+    "Rule",
     "Session",
     "__version__",
     "connect",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import apsw
@@ -17,9 +16,10 @@ from heliosaudit.gates import Gate
 from heliosaudit.images import Images
 from heliosaudit.ledgers import Ledger
 from heliosaudit.policies import Policy
-from heliosaudit.private import refuse
 from heliosaudit.recorders import Recorder
-from heliosaudit.statements import Action, Verdict, judge
+from heliosaudit.rules import Refusal
+from heliosaudit.statements import Verdict
+from heliosaudit.verdicts import Verdicts
 from heliosaudit.writers import Writer
 
 if TYPE_CHECKING:
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Auditor"]
 
-_VERDICTS = 2000
 _ALONE = frozenset({"journal_mode", "locking_mode"})  # PRAGMAs that need the database for themselves
 _INTENDED = frozenset({"VACUUM", "ATTACH", "DETACH"})
 _NAMES_TAKEN = """
@@ -73,7 +72,7 @@ class Auditor:
         self.images = Images(self.writer, policy) if policy.capture_rows != "none" else None
         self._recorder = recorder
         self._is_strict = policy.read_durability == "strict"
-        self._verdicts: dict[str, Verdict] = {}
+        self._verdicts = Verdicts(self.writer, self.gate, policy)
         self._resetting: Cursor | None = None  # whose half-read statement is being ended
 
     @property
@@ -114,11 +113,9 @@ class Auditor:
         self.ledger.was_idle = False
         if cursor.running is not None:
             self.finish(cursor.running)
-        if self.writer.secret in sql:
-            msg = "this SQL belongs to the audit log"
-            self.gate.deny(msg)
-            raise AccessDeniedError(msg)
-        verdict = self._verdict_on(cursor, sql, bindings)
+        verdict = self._verdicts.of(cursor, sql, bindings)
+        if self.gate.rules or self.writer.secret in sql:
+            self._ask_rules(sql, bindings, verdict)
         connection = self.writer.connection
         trace = cursor.trace or self.trace
         if trace is not None and not trace(connection if cursor.is_control else cursor, sql, bindings):
@@ -133,41 +130,12 @@ class Auditor:
                 self._record_first(running)
         return True
 
-    def _verdict_on(self, cursor: Cursor, sql: str, bindings: Any) -> Verdict:
-        actions = self.gate.take_actions()
-        verdict = None if actions else self._verdicts.get(sql)
-        if verdict is None:
-            # what came after the first statement of a string may be of statements that the one before it prepared, as FTS5's do
-            verdict = self._judge(sql, bindings, actions if cursor.is_fresh and actions else [])
-        cursor.is_fresh = False
-        if not cursor.is_explain:
-            return verdict
-        is_logged = self.policy.log_select
-        return replace(
-            verdict, event_class="SELECT", operation="EXPLAIN", is_work=False, is_logged=is_logged, never_returns_rows=False
-        )
-
-    def _judge(self, sql: str, bindings: Any, actions: list[Action]) -> Verdict:
-        verdict = judge(sql, actions, self.policy)
-        if not actions and verdict.event_class and verdict.operation != "VACUUM":
-            verdict = judge(sql, self._ask(sql, bindings), self.policy)
-        if len(self._verdicts) >= _VERDICTS:
-            self._verdicts.clear()
-        self._verdicts[sql] = verdict
-        return verdict
-
-    def _ask(self, sql: str, bindings: Any) -> list[Action]:
-        """Prepare a statement once more, to be asked about it."""
-        was = self.enter()
-        try:
-            asking = apsw.Cursor(self.connection)
-            asking.exec_trace = refuse  # it is prepared, and not run: EXPLAIN of a change sets changes() to 0
-            asking.execute(sql, bindings, can_cache=False, explain=1)
-        except apsw.Error:
-            pass
-        finally:
-            self.leave(was)
-        return self.gate.take_actions() or []
+    def _ask_rules(self, sql: str, bindings: Any, verdict: Verdict) -> None:
+        of_log = Refusal("this SQL belongs to the audit log") if self.writer.secret in sql else None
+        refusal = of_log or self.gate.refusal_of(sql, bindings, verdict)
+        if refusal is not None:
+            self.gate.deny(refusal)
+            raise refusal.error or AccessDeniedError(refusal.reason)
 
     def forget(self) -> None:
         """Drop all verdicts, and have every statement prepared anew: whom it is for, or what may be, has changed."""
@@ -294,7 +262,7 @@ class Auditor:
 
     def _finish(self, running: Running) -> None:
         self.let_commits_end(running)
-        self._judge_again(running)
+        self._verdicts.judge_again(running)
         verdict = running.verdict
         if verdict.event_class == "TRANSACTION":
             self.ledger.moved(verdict)
@@ -318,14 +286,6 @@ class Auditor:
         if running.verdict.operation == "VACUUM":
             self.gate.end_vacuum()
         self.commits.end_allowance(running)
-
-    def _judge_again(self, running: Running) -> None:
-        """Judge a statement anew that SQLite may have prepared again when it ran, because the schema had changed."""
-        if not self.gate.take_actions() or running.cursor is None or running.verdict.event_class not in ("DML", "SELECT"):
-            return
-        actions = self._ask(running.sql, running.bindings)
-        if actions and running.verdict.operation != "EXPLAIN":
-            running.verdict = self._verdicts[running.sql] = judge(running.sql, actions, self.policy)
 
     def _affected(self, running: Running) -> int | None:
         kind = running.verdict.event_class
@@ -366,7 +326,7 @@ class Auditor:
         if not found:
             return
         error = AccessDeniedError(f"{found[0][0]} would be a name of the audit log's")
-        failures.record_failure(self, running, error, str(error))
+        failures.record_failure(self, running, error, Refusal(str(error)))
         self.commits.recorded = id(error)
         try:
             raise error

@@ -10,8 +10,10 @@ import apsw
 
 from heliosaudit import captures
 from heliosaudit.captures import Running
+from heliosaudit.errors import AccessDeniedError
 from heliosaudit.failures import record_failure
 from heliosaudit.literals import Template
+from heliosaudit.rules import Refusal
 from heliosaudit.statements import judge_blob
 
 if TYPE_CHECKING:
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["Blob", "open_blob"]
 
 _base = apsw.Connection
+_AROUND = 64  # bytes beside those written that rules see, too
 
 
 def open_blob(  # noqa: PLR0913 - APSW's parameters
@@ -38,6 +41,9 @@ def open_blob(  # noqa: PLR0913 - APSW's parameters
     connection, commits = auditor.connection, auditor.commits
     verdict = judge_blob(database, table, column, rowid, auditor.policy, writes=writeable)
     running = Running(None, verdict, "", None, _base.total_changes(connection))
+    refusal = auditor.gate.refusal_of_blob(database, table, column, writes=writeable)
+    if refusal is not None:
+        raise _refused(auditor, running, refusal)
     was = auditor.enter()
     try:
         with commits.allowed():  # one that fails ends a transaction, too
@@ -52,13 +58,22 @@ def open_blob(  # noqa: PLR0913 - APSW's parameters
         commits.hold(running, blob)
     elif writeable:
         commits.allow(running)
-    return Blob(auditor, blob, running)
+    return Blob(auditor, blob, running, (database, table, column))
+
+
+def _refused(auditor: Auditor, running: Running, refusal: Refusal) -> Exception:
+    """Record what a rule refuses; returns what is to be raised."""
+    error = refusal.error or AccessDeniedError(refusal.reason)
+    record_failure(auditor, running, error, refusal)
+    return error
 
 
 class Blob:
     """An `apsw.Blob` whose reads and writes are recorded when it is closed, or moved to another row."""
 
-    def __init__(self, auditor: Auditor, blob: apsw.Blob, running: Running) -> None:
+    def __init__(self, auditor: Auditor, blob: apsw.Blob, running: Running, place: tuple[str, str, str]) -> None:
+        self._place = place
+        self._verdict = running.verdict
         self._auditor = auditor
         self._blob = blob
         self._running: Running | None = running
@@ -73,6 +88,7 @@ class Blob:
 
     def write(self, data: Any) -> None:
         """See `apsw.Blob.write`."""
+        self._ask_rules(data)
         was = self._auditor.enter()
         try:
             self._blob.write(data)
@@ -83,6 +99,26 @@ class Blob:
         self._auditor.leave(was)
         if self._running is not None:
             self._running.rows = 1
+
+    def _ask_rules(self, data: Any) -> None:
+        """Let the rules see what is to be written, with what will stand before and after it.
+
+        Raises:
+            AccessDeniedError: A rule refuses it; or that rule's own error.
+        """
+        auditor = self._auditor
+        for rule in auditor.gate.rules:
+            start = self._blob.tell()
+            data = bytes(data)
+            self._blob.seek(max(0, start - _AROUND))
+            before = self._blob.read(min(start, _AROUND))
+            self._blob.seek(min(start + len(data), self._blob.length()))
+            after = self._blob.read(_AROUND)
+            self._blob.seek(start)
+            refusal = rule.inspect_blob(*self._place, before + data + after)
+            if refusal is not None:
+                running = Running(None, self._verdict, "", None, _base.total_changes(auditor.connection))
+                raise _refused(auditor, running, refusal)
 
     def reopen(self, rowid: int) -> None:
         """See `apsw.Blob.reopen`."""

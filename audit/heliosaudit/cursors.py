@@ -79,6 +79,8 @@ class Cursor(apsw.Cursor):
             self.error = None
         self.text = statements
         self.is_fresh = True
+        if auditor.gate.must_prepare:
+            kwargs["can_cache"] = False
         auditor.start()
         was = auditor.enter()
         try:

@@ -12,7 +12,8 @@ from heliosaudit import captures
 from heliosaudit.captures import Running
 from heliosaudit.errors import AccessDeniedError, AuditWriteError
 from heliosaudit.gates import BY_APPLICATION
-from heliosaudit.literals import Template
+from heliosaudit.literals import Template, without_literals
+from heliosaudit.rules import Refusal
 from heliosaudit.statements import Action, Verdict, judge
 
 if TYPE_CHECKING:
@@ -35,9 +36,9 @@ _CLASSES = {  # of SQL that could not be prepared, by its first word
 
 def failed(auditor: Auditor, cursor: Cursor, error: BaseException) -> BaseException:
     """Record a statement that failed; returns what is to be raised."""
-    reason = auditor.gate.take_denial()
+    refusal = auditor.gate.take_denial()
     running, cursor.running = cursor.running, None
-    if running is not None and _failed_later(running, cursor, error, reason):
+    if running is not None and _failed_later(running, cursor, error, refusal):
         try:
             auditor.finish(running)
         except BaseException as earlier:  # noqa: BLE001 - the statement before the one that failed could not commit
@@ -48,12 +49,12 @@ def failed(auditor: Auditor, cursor: Cursor, error: BaseException) -> BaseExcept
         return error
     actions = auditor.gate.take_actions() or []
     if running is None:
-        running = _not_run(auditor, cursor, actions, error)
+        running = _not_run(auditor, cursor, actions, error, hides_values=refusal is not None and refusal.hides_values)
     instead: BaseException = error
-    if reason not in (None, BY_APPLICATION) and isinstance(error, apsw.AuthError) and not isinstance(error, AccessDeniedError):
-        instead = AccessDeniedError(reason or "")
+    if refusal not in (None, BY_APPLICATION) and isinstance(error, apsw.AuthError) and not isinstance(error, AccessDeniedError):
+        instead = refusal.error or AccessDeniedError(refusal.reason)
     auditor.let_commits_end(running)
-    record_failure(auditor, running, instead, reason)
+    record_failure(auditor, running, instead, refusal)
     if auditor.commits.refused:
         auditor.commits.refused = False
         if isinstance(error, apsw.ConstraintError):
@@ -61,12 +62,12 @@ def failed(auditor: Auditor, cursor: Cursor, error: BaseException) -> BaseExcept
     return instead
 
 
-def _failed_later(running: Running, cursor: Cursor, error: BaseException, reason: str | None) -> bool:
+def _failed_later(running: Running, cursor: Cursor, error: BaseException, refusal: Refusal | None) -> bool:
     """Tell whether it is not this statement that failed, but the preparation of the one after it."""
     is_last = len(running.sql.rstrip(_SPACE)) == len(cursor.text.rstrip(_SPACE))
     if is_last and not isinstance(error, apsw.BindingsError):
         return False
-    if isinstance(error, (apsw.BindingsError, AccessDeniedError)) or reason is not None:
+    if isinstance(error, (apsw.BindingsError, AccessDeniedError)) or refusal is not None:
         return True
     if not isinstance(error, apsw.SQLError):
         return False
@@ -78,7 +79,7 @@ def _failed_later(running: Running, cursor: Cursor, error: BaseException, reason
     return True
 
 
-def _not_run(auditor: Auditor, cursor: Cursor, actions: list[Action], error: BaseException) -> Running:
+def _not_run(auditor: Auditor, cursor: Cursor, actions: list[Action], error: BaseException, *, hides_values: bool) -> Running:
     """Make what stands for SQL that could not even be prepared."""
     policy = auditor.policy
     text = str(cursor.text)
@@ -95,21 +96,21 @@ def _not_run(auditor: Auditor, cursor: Cursor, actions: list[Action], error: Bas
         verdict.database,
         verdict.reads,
         verdict.writes,
-        template=Template(text, policy.max_query_length),
+        template=Template(without_literals(text) if hides_values else text, policy.max_query_length),
         shows_values=False,
         is_logged=policy.logs(event_class) or event_class == "AUTH",
     )
     return Running(cursor, verdict, text, None, _base.total_changes(auditor.connection))
 
 
-def record_failure(auditor: Auditor, running: Running, error: BaseException, reason: str | None = None) -> None:
+def record_failure(auditor: Auditor, running: Running, error: BaseException, refusal: Refusal | None = None) -> None:
     """Make the event of a failure, and end what was begun for its statement.
 
     Args:
         auditor: Whose statement it is.
         running: The statement.
         error: What it raised.
-        reason: Why it was denied; None: it was not.
+        refusal: Why it was denied; None: it was not.
     """
     connection, verdict, commits = auditor.connection, running.verdict, auditor.commits
     affected = None
@@ -119,12 +120,12 @@ def record_failure(auditor: Auditor, running: Running, error: BaseException, rea
     if auditor.images is not None and running.changed_rows:
         with contextlib.suppress(AuditWriteError):
             auditor.images.show(running, affected)
-    if verdict.is_logged or reason is not None:
+    if verdict.is_logged or refusal is not None:
         event = captures.event_for(running, auditor.policy, success=False, error=captures.said(error), affected=affected)
-    if event is not None and reason is not None:
+    if event is not None and refusal is not None:
         event.fields[4], event.fields[14] = "ACCESS DENIED", "AUTH"
-        if reason not in event.fields[9]:
-            event.fields[9] = f"{event.fields[9]} ({reason})"
+        if refusal.reason not in event.fields[9]:
+            event.fields[9] = f"{event.fields[9]} ({refusal.reason})"
     keeps_rows = affected or (auditor.writer.has_written and _FAIL.search(running.sql))
     if running.holder is not None and event is not None and keeps_rows and not connection.in_transaction:
         event.is_work = True

@@ -10,11 +10,12 @@ from typing import Any
 import apsw
 
 from heliosaudit import guards
-from heliosaudit.statements import Action
+from heliosaudit.rules import Refusal, Rule
+from heliosaudit.statements import Action, Verdict
 
 __all__ = ["BY_APPLICATION", "Gate"]
 
-BY_APPLICATION = "denied by the application's authorizer"
+BY_APPLICATION = Refusal("denied by the application's authorizer")
 
 
 class Gate:
@@ -22,18 +23,20 @@ class Gate:
 
     Attributes:
         authorizer: The application's own.
+        rules: Rules of the layer above, beside the log's own guard.
         lock: Held while the log works on the connection, or keeps it from beginning anything.
         internal: The thread that runs statements of the log; 0: none.
     """
 
     def __init__(self) -> None:
         self.authorizer: Any = None
+        self.rules: tuple[Rule, ...] = ()
         self.lock = threading.RLock()
         self.internal = 0
         self._vacuuming = 0
         self._inside: set[int] = set()
         self._actions: dict[int, list[Action]] = {}
-        self._denials: dict[int, str] = {}
+        self._denials: dict[int, Refusal] = {}
         self._away = False  # whether the recorder writes on its own connection
 
     def enter(self) -> bool:
@@ -73,8 +76,11 @@ class Gate:
         reason = guards.denial(action)
         if reason is None and code in guards.WRITES and thread not in self._inside:
             reason = f"{first} would be written past the audit"
-        if reason is not None:
-            self._denials[thread] = reason
+        refusal = None if reason is None else Refusal(reason)
+        for rule in self.rules:
+            refusal = refusal or rule.authorize(action)
+        if refusal is not None:
+            self._denials[thread] = refusal
             return apsw.SQLITE_DENY
         if self.authorizer is not None:
             verdict: int = self.authorizer(code, first, second, schema, source)
@@ -93,9 +99,31 @@ class Gate:
         self._vacuuming = 0
         self.take_actions()
 
-    def deny(self, reason: str) -> None:
+    def deny(self, refusal: Refusal) -> None:
         """Note a denial that was not the authorizer's."""
-        self._denials[threading.get_ident()] = reason
+        self._denials[threading.get_ident()] = refusal
+
+    def refusal_of(self, sql: str, bindings: Any, verdict: Verdict) -> Refusal | None:
+        """Ask the rules about a statement that is to run."""
+        for rule in self.rules:
+            refusal = rule.inspect(sql, bindings, verdict)
+            if refusal is not None:
+                return refusal
+        return None
+
+    def refusal_of_blob(self, schema: str, table: str, column: str, *, writes: bool) -> Refusal | None:
+        """Ask the rules about a blob handle, for which SQLite asks no authorizer."""
+        code = apsw.SQLITE_UPDATE if writes else apsw.SQLITE_READ
+        for rule in self.rules:
+            refusal = rule.authorize((code, table, column, schema, None))
+            if refusal is not None:
+                return refusal
+        return None
+
+    @property
+    def must_prepare(self) -> bool:
+        """Whether a permission may depend on who is acting, so that no cached statement may run."""
+        return any(rule.depends_on_session for rule in self.rules)
 
     @property
     def has_actions(self) -> bool:
@@ -106,6 +134,6 @@ class Gate:
         """Return what SQLite asked on this thread, and forget it; None: nothing."""
         return self._actions.pop(threading.get_ident(), None) if self._actions else None
 
-    def take_denial(self) -> str | None:
+    def take_denial(self) -> Refusal | None:
         """Return why something was denied on this thread, and forget it."""
         return self._denials.pop(threading.get_ident(), None) if self._denials else None

@@ -1,0 +1,151 @@
+"""What a connection can do past SQL: recorded, or denied (AUDIT.md, "Doors")."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import apsw
+
+from heliosaudit.blobs import open_blob
+from heliosaudit.errors import AccessDeniedError, AuditPolicyError
+from heliosaudit.hooks import Hooked
+from heliosaudit.rules import Rule
+from heliosaudit.schemas import is_reserved
+
+__all__ = ["Doors"]
+
+_base = apsw.Connection
+_DENIED_CONFIGS = {
+    apsw.SQLITE_DBCONFIG_RESET_DATABASE: "SQLITE_DBCONFIG_RESET_DATABASE",
+    apsw.SQLITE_DBCONFIG_WRITABLE_SCHEMA: "SQLITE_DBCONFIG_WRITABLE_SCHEMA",
+}
+
+
+class Doors(Hooked):
+    """Mixin over `apsw.Connection`: every method that leads past SQL."""
+
+    def add_rule(self, rule: Rule) -> None:
+        """Put a rule in force, for everything that is prepared from now on.
+
+        Raises:
+            AuditPolicyError: The connection is not audited: what is refused could not be recorded.
+        """
+        if self.auditor is None:
+            msg = "rules need an audited connection, for what they refuse is recorded"
+            raise AuditPolicyError(msg)
+        self.auditor.gate.rules += (rule,)
+        self.rules_changed()
+
+    def remove_rule(self, rule: Rule) -> None:
+        """Take a rule out of force again; one that is not in force is none's loss."""
+        if self.auditor is not None:
+            self.auditor.gate.rules = tuple(other for other in self.auditor.gate.rules if other is not rule)
+            self.rules_changed()
+
+    def rules_changed(self) -> None:
+        """Have every statement prepared anew: a rule in force says something else than before."""
+        if self.auditor is not None:
+            self.auditor.forget()
+
+    def ask_copy(self, schema: str, operation: str) -> None:
+        """Ask the rules whether a whole database may be handed out past SQL; for the arguments see `heliosaudit.Rule.copy`.
+
+        Raises:
+            AccessDeniedError: A rule refuses it; or that rule's own error.
+        """
+        for rule in () if self.auditor is None else self.auditor.gate.rules:
+            refusal = rule.copy(schema, operation)
+            if refusal is not None:
+                denied = self._deny(operation, refusal.reason)
+                raise refusal.error or denied
+
+    def _deny(self, what: str, why: str) -> AccessDeniedError:
+        """Record an attempt and return the error."""
+        assert self.auditor is not None  # noqa: S101 - asked only while audited
+        self.auditor.record(
+            "ACCESS DENIED", event_class="AUTH", target=what, query=what, success=False, error=f"AccessDeniedError: {why}"
+        )
+        self.auditor.ledger.flush_soon()
+        return AccessDeniedError(why)
+
+    def blob_open(self, database: str, table: str, column: str, rowid: int, writeable: bool) -> Any:  # noqa: FBT001 - APSW's signature
+        """See `apsw.Connection.blob_open`."""
+        auditor = self.auditor
+        if auditor is None:
+            return _base.blob_open(self, database, table, column, rowid, writeable)
+        if writeable and is_reserved(table):
+            raise self._deny("blob_open", f"{table} belongs to the audit log, which is append-only")
+        return open_blob(auditor, database, table, column, rowid, writeable=writeable)
+
+    blobopen = blob_open
+
+    def backup(self, databasename: str, sourceconnection: Any, sourcedatabasename: str) -> apsw.Backup:
+        """See `apsw.Connection.backup`: this connection is the destination."""
+        if self.auditor is not None and databasename.lower() == "main":
+            raise self._deny("backup", "a backup onto an audited database would replace its audit log")
+        if isinstance(sourceconnection, Doors) and sourceconnection.auditor is not None:
+            sourceconnection.ask_copy(sourcedatabasename, "BACKUP")
+            sourceconnection.auditor.record("BACKUP", target=sourcedatabasename)
+            sourceconnection.auditor.flush()
+        return _base.backup(self, databasename, sourceconnection, sourcedatabasename)
+
+    def serialize(self, name: str) -> bytes:
+        """See `apsw.Connection.serialize`."""
+        if self.auditor is not None:
+            self.ask_copy(name, "SERIALIZE")
+            self.auditor.record("SERIALIZE", target=name)
+        return _base.serialize(self, name)
+
+    def deserialize(self, name: str, contents: Any) -> None:
+        """See `apsw.Connection.deserialize`."""
+        if self.auditor is not None and name.lower() == "main":
+            raise self._deny("deserialize", "deserialize onto an audited database would replace its audit log")
+        _base.deserialize(self, name, contents)
+
+    def config(self, op: int, *args: Any) -> Any:
+        """See `apsw.Connection.config`."""
+        if self.auditor is not None:
+            if op in _DENIED_CONFIGS and args and args[0] > 0:
+                raise self._deny(_DENIED_CONFIGS[op], f"{_DENIED_CONFIGS[op]} would let the audit log be erased")
+            if args and args[0] >= 0:
+                self.auditor.record("CONFIG", target=str(apsw.mapping_db_config.get(op, op)), query=f"config({op}, {args[0]})")
+        return _base.config(self, op, *args)
+
+    def load_extension(self, filename: str, entrypoint: str | None = None) -> None:
+        """See `apsw.Connection.load_extension`."""
+        if self.auditor is not None:
+            self.auditor.record("LOAD EXTENSION", target=filename)
+            self.auditor.ledger.flush_soon()
+        _base.load_extension(self, filename, entrypoint)
+
+    loadextension = load_extension
+
+    def file_control(self, dbname: str, op: int, pointer: int) -> bool:
+        """See `apsw.Connection.file_control`; what it hands to SQLite is a bare pointer, so the call itself is recorded."""
+        if self.auditor is not None:
+            self.auditor.record("FILE CONTROL", target=dbname, query=f"file_control({op})")
+        return _base.file_control(self, dbname, op, pointer)
+
+    filecontrol = file_control
+
+    def refuse_own_file(self) -> None:
+        """Detach what is this connection's main file under another name: it could be written past the log.
+
+        Raises:
+            AccessDeniedError: There was one.
+        """
+        main = self.db_filename("main")
+        for name in self.db_names():
+            path = self.db_filename(name)
+            if name in ("main", "temp") or not path or not main:
+                continue
+            try:
+                same = os.path.samefile(path, main)
+            except OSError:
+                continue
+            if same:
+                self.auditor.writer.run(f'DETACH "{name.replace(chr(34), chr(34) * 2)}"')  # type: ignore[union-attr]
+                raise self._deny(
+                    "ATTACH", "the audited database is attached a second time, where it could be written past the audit"
+                )

@@ -1,0 +1,82 @@
+"""What statements are, kept with their SQL: SQLite asks its authorizer only when it prepares (AUDIT.md, "Mechanism")."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import apsw
+
+from heliosaudit.captures import Running
+from heliosaudit.gates import Gate
+from heliosaudit.policies import Policy
+from heliosaudit.private import refuse
+from heliosaudit.statements import Action, Verdict, judge
+from heliosaudit.writers import Writer
+
+if TYPE_CHECKING:
+    from heliosaudit.cursors import Cursor
+
+__all__ = ["Verdicts"]
+
+_KEPT = 2000
+
+
+class Verdicts:
+    """Judges statements, and remembers."""
+
+    def __init__(self, writer: Writer, gate: Gate, policy: Policy) -> None:
+        self._writer = writer
+        self._gate = gate
+        self._policy = policy
+        self._kept: dict[str, Verdict] = {}
+
+    def clear(self) -> None:
+        """Forget them all."""
+        self._kept.clear()
+
+    def of(self, cursor: Cursor, sql: str, bindings: Any) -> Verdict:
+        """Judge a statement that is about to run on a cursor."""
+        actions = self._gate.take_actions()
+        verdict = None if actions else self._kept.get(sql)
+        if verdict is None:
+            # what came after the first statement of a string may be of statements that the one before it prepared, as FTS5's do
+            verdict = self._judge(sql, bindings, actions if cursor.is_fresh and actions else [])
+        cursor.is_fresh = False
+        if not cursor.is_explain:
+            return verdict
+        is_logged = self._policy.log_select
+        return replace(
+            verdict, event_class="SELECT", operation="EXPLAIN", is_work=False, is_logged=is_logged, never_returns_rows=False
+        )
+
+    def _judge(self, sql: str, bindings: Any, actions: list[Action]) -> Verdict:
+        verdict = judge(sql, actions, self._policy)
+        if not actions and verdict.event_class and verdict.operation != "VACUUM":
+            verdict = judge(sql, self._ask(sql, bindings), self._policy)
+        if len(self._kept) >= _KEPT:
+            self._kept.clear()
+        self._kept[sql] = verdict
+        return verdict
+
+    def judge_again(self, running: Running) -> None:
+        """Judge a statement anew that SQLite may have prepared again when it ran, because the schema had changed."""
+        if not self._gate.take_actions() or running.cursor is None or running.verdict.event_class not in ("DML", "SELECT"):
+            return
+        actions = self._ask(running.sql, running.bindings)
+        if actions and running.verdict.operation != "EXPLAIN":
+            running.verdict = self._kept[running.sql] = judge(running.sql, actions, self._policy)
+
+    def _ask(self, sql: str, bindings: Any) -> list[Action]:
+        """Prepare a statement once more, to be asked about it."""
+        was = self._gate.enter()
+        try:
+            asking = apsw.Cursor(self._writer.connection)
+            asking.exec_trace = refuse  # it is prepared, and not run: EXPLAIN of a change sets changes() to 0
+            asking.execute(sql, bindings, can_cache=False, explain=1)
+        except apsw.Error:
+            pass
+        finally:
+            self._gate.leave(was)
+            self._gate.take_denial()
+        return self._gate.take_actions() or []
