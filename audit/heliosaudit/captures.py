@@ -46,6 +46,7 @@ class Running:
         schema: Schema version before it, where it may turn out to change nothing.
         images: Row images so far.
         changed_rows: How many rows the preupdate hook saw.
+        details: What else its event says.
     """
 
     # what most statements never need has its value here: one is made for each row of executemany
@@ -58,6 +59,7 @@ class Running:
     recorded = False
     images: list[Any] | None = None
     changed_rows = 0
+    details: dict[str, Any] | None = None
 
     def __init__(self, cursor: Cursor | None, verdict: Verdict, sql: str, bindings: Bindings, changes: int) -> None:
         # weak, for a cycle would keep a dropped cursor from ending it
@@ -138,7 +140,7 @@ def event_for(
             acting.custom,
             running.images,
             parameters,
-            None,
+            running.details,
         ],
         is_work=verdict.is_work and (success or bool(affected)),
     )

@@ -100,6 +100,15 @@ class Commits:
         else:
             self.hold(running, self._writer.hold())
 
+    def begin_change(self, running: Running) -> None:
+        """Open a savepoint around a change that opens savepoints itself.
+
+        Raises:
+            apsw.BusyError: Another statement that writes is half-read.
+        """
+        self._writer.run(f"SAVEPOINT {_DDL}")
+        running.began = True
+
     def _begin_savepoint(self) -> bool:
         """Open a savepoint around DDL; returns whether that was possible.
 

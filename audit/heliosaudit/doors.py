@@ -8,6 +8,7 @@ from typing import Any
 import apsw
 
 from heliosaudit.blobs import open_blob
+from heliosaudit.changesets import apply
 from heliosaudit.errors import AccessDeniedError, AuditPolicyError
 from heliosaudit.hooks import Hooked
 from heliosaudit.rules import Rule
@@ -68,6 +69,21 @@ class Doors(Hooked):
         )
         self.auditor.ledger.flush_soon()
         return AccessDeniedError(why)
+
+    def apply_changeset(self, changeset: Any, **options: Any) -> bytes | None:
+        """Apply a changeset to the main database, recorded as one event.
+
+        Args:
+            changeset: Bytes, or a callable that hands out pieces of them.
+            **options: Those of `apsw.Changeset.apply`: filter, filter_change, conflict, flags, rebase.
+
+        Raises:
+            AccessDeniedError: A rule refuses one of the values.
+            apsw.Error: What `apsw.Changeset.apply` raises; nothing was changed.
+        """
+        if self.auditor is None:
+            return apsw.Changeset.apply(changeset, self, **options)
+        return apply(self.auditor, changeset, options)
 
     def blob_open(self, database: str, table: str, column: str, rowid: int, writeable: bool) -> Any:  # noqa: FBT001 - APSW's signature
         """See `apsw.Connection.blob_open`."""

@@ -34,6 +34,7 @@ class Gate:
         self.lock = threading.RLock()
         self.internal = 0
         self._vacuuming = 0
+        self._applying = 0
         self._inside: set[int] = set()
         self._actions: dict[int, list[Action]] = {}
         self._denials: dict[int, Refusal] = {}
@@ -73,7 +74,7 @@ class Gate:
         if self._vacuuming == thread and schema is not None and schema.startswith("vacuum_"):
             return apsw.SQLITE_OK  # VACUUM copies the log like any other table, through SQL of its own (vacuum.c)
         action = (code, first, second, schema, source)
-        reason = guards.denial(action)
+        reason = None if self._applying == thread and code == apsw.SQLITE_SAVEPOINT else guards.denial(action)
         if reason is None and code in guards.WRITES and thread not in self._inside:
             reason = f"{first} would be written past the audit"
         refusal = None if reason is None else Refusal(reason)
@@ -90,6 +91,15 @@ class Gate:
         self._actions.setdefault(thread, []).append(action)
         return apsw.SQLITE_OK
 
+    @contextmanager
+    def applying_changeset(self) -> Iterator[None]:
+        """Let this thread apply a changeset, whose own savepoint is denied otherwise."""
+        self._applying = threading.get_ident()
+        try:
+            yield
+        finally:
+            self._applying = 0
+
     def begin_vacuum(self) -> None:
         """Note that this thread runs VACUUM."""
         self._vacuuming = threading.get_ident()
@@ -97,6 +107,7 @@ class Gate:
     def end_vacuum(self) -> None:
         """Note that it has ended."""
         self._vacuuming = 0
+        self._applying = 0
         self.take_actions()
 
     def deny(self, refusal: Refusal) -> None:

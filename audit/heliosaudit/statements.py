@@ -17,7 +17,7 @@ from heliosaudit.literals import Template, literal, without_literals
 from heliosaudit.policies import Policy
 from heliosaudit.schemas import is_reserved
 
-__all__ = ["Action", "Verdict", "judge", "judge_blob"]
+__all__ = ["Action", "Verdict", "is_wanted", "judge", "judge_blob"]
 
 Action = tuple[int, "str | None", "str | None", "str | None", "str | None"]
 
@@ -126,7 +126,7 @@ def judge(sql: str, actions: Sequence[Action], policy: Policy) -> Verdict:
     fields = _classify(sql, actions, reads, writes)
     event_class = str(fields["event_class"])
     touched = {name.partition(".")[2].lower() for name in (*reads, *writes)}
-    is_logged = _is_wanted(event_class, touched, policy)
+    is_logged = is_wanted(event_class, touched, policy)
     redacted = bool(policy.redacted_columns) and _names_redacted(actions, touched, policy)
     text = without_literals(sql) if redacted else sql
     return Verdict(
@@ -147,7 +147,7 @@ def judge_blob(  # noqa: PLR0913 - APSW's parameters
     event_class = "DML" if writes else "SELECT"
     name = f"{database}.{table}"
     text = f"blob_open({literal(database, 64)}, {literal(table, 64)}, {literal(column, 64)}, {rowid})"
-    is_logged = _is_wanted(event_class, {table.lower()}, policy)
+    is_logged = is_wanted(event_class, {table.lower()}, policy)
     return Verdict(
         event_class,
         "BLOB WRITE" if writes else "BLOB READ",
@@ -161,7 +161,7 @@ def judge_blob(  # noqa: PLR0913 - APSW's parameters
     )
 
 
-def _is_wanted(event_class: str, touched: set[str], policy: Policy) -> bool:
+def is_wanted(event_class: str, touched: set[str], policy: Policy) -> bool:
     """Tell whether the policy wants events of a class on some tables."""
     if not event_class or not policy.logs(event_class):
         return False
