@@ -7,9 +7,8 @@ itself, which says nothing against someone who holds the key and can build it an
 
 from __future__ import annotations
 
-import hashlib
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,49 +18,15 @@ import msgspec
 from heliosaudit import chains
 from heliosaudit.checkpoints import Checkpoint
 from heliosaudit.errors import ChainBrokenError, LogTruncatedError
+from heliosaudit.following import Break, Head, check, entries
 from heliosaudit.queries import rows
 from heliosaudit.records import Record, decode
 from heliosaudit.schemas import LOG
+from heliosaudit.segments import follow
 
-__all__ = ["Break", "Head", "Report", "Row", "check", "verify"]
+__all__ = ["Break", "Head", "Report", "check", "verify"]
 
-Row = tuple[int, str, bytes]
-_BLOCK = 20_000
 _NEAR = 20  # events on both sides among which one that stands elsewhere is looked for
-_TIME = slice(2, 29)  # of an encoded record: the time of recording, which is its first field
-
-
-@dataclass(frozen=True)
-class Head:
-    """A place in the chain up to which it was verified; to be kept where nobody who can write the database can change it.
-
-    Attributes:
-        id: Id of the event.
-        checksum: Its checksum.
-        timestamp: When it was recorded.
-    """
-
-    id: int
-    checksum: bytes
-    timestamp: str = ""
-
-
-@dataclass(frozen=True)
-class Break:
-    """Where the chain does not hold.
-
-    Attributes:
-        id: Id of the first event that is wrong, or that should be there.
-        kind: "edited", "checksum edited", "missing", "inserted", "reordered", "genesis forged", "clock", "not a record",
-            "truncated", "rewritten" or "transplanted".
-        expected: What should be there; checksums in hexadecimal.
-        found: What is there.
-    """
-
-    id: int
-    kind: str
-    expected: str = ""
-    found: str = ""
 
 
 @dataclass(frozen=True)
@@ -106,53 +71,14 @@ class Report:
         raise kind(msg, id=found.id, kind=found.kind, expected=found.expected, found=found.found)
 
 
-def check(entries: Iterable[Row], start: Head) -> tuple[Head, int, Break | None]:
-    """Follow the chain over events in the order of their ids.
-
-    Args:
-        entries: Id, encoded record and checksum of each.
-        start: The event before the first of them.
-
-    Returns:
-        The last event that is right, how many are, and the first break.
-    """
-    number, previous, last, count = start.id, start.checksum, start.timestamp, 0
-    before = b""
-    sha256 = hashlib.sha256
-    for found, record, stored in entries:
-        number += 1
-        if found != number:
-            return Head(number - 1, previous, last), count, Break(number, "missing", f"event {number}", f"event {found}")
-        encoded = record.encode()
-        due = sha256(previous + number.to_bytes(8, "big") + encoded).digest()  # chains.checksum, without a call
-        if due != stored:
-            kind = "edited"
-            if before and chains.checksum(before, number - 1, encoded) == stored:
-                kind = "inserted"  # this event stood one place further up: the one before it was put in
-                number -= 1
-            return Head(number - 1, previous, last), count, Break(number, kind, due.hex(), stored.hex())
-        moment = record[_TIME]
-        if moment < last:
-            return Head(number - 1, previous, last), count, Break(number, "clock", f"not before {last}", moment)
-        before, previous, last = previous, stored, moment
-        count += 1
-    return Head(number, previous, last), count, None
-
-
-def _rows(connection: apsw.Connection, after: int, until: int | None) -> Iterator[Row]:
-    """Yield the log's rows; only what is hashed is read, never a generated column."""
-    where = "id > ?" if until is None else "id > ? AND id <= ?"
-    bindings = (after,) if until is None else (after, until)
-    cursor = connection.cursor()
-    yield from cursor.execute(f"SELECT id, record, checksum FROM main.{LOG} WHERE {where} ORDER BY id", bindings)
-
-
-def verify(
+def verify(  # noqa: PLR0913 - how, and against what
     connection: apsw.Connection,
     *,
     since: Head | None = None,
     checkpoint: Checkpoint | None = None,
     progress: Callable[[int, int], None] | None = None,
+    workers: int = 1,
+    opener: Callable[[], apsw.Connection] | None = None,
 ) -> Report:
     """Verify a log.
 
@@ -161,13 +87,16 @@ def verify(
         since: Verify only what follows this place, which an earlier report named; None: everything.
         checkpoint: A checkpoint that was kept elsewhere, its signature verified.
         progress: Told how many events are done, and how many there are.
+        workers: Over how many processes a long log is divided, this one included.
+        opener: Opens a further connection to the database in another process; it is pickled. None: this process does it alone.
     """
     begun = time.perf_counter()
     notes: list[str] = []
     connection.execute("SAVEPOINT heliosaudit_verify")  # one snapshot, whoever writes meanwhile
     try:
         start, first = _start(connection, since, notes)
-        head, events, broken = (start, 0, first) if first is not None else _follow(connection, start, progress)
+        helpers = None if opener is None or workers < 2 else (opener, workers)  # noqa: PLR2004 - this process is one
+        head, events, broken = (start, 0, first) if first is not None else follow(connection, start, progress, helpers)
         if broken is not None:
             broken = _explained(connection, broken)
         elif since is not None:
@@ -242,30 +171,12 @@ def _last_prune_record(connection: apsw.Connection) -> dict[str, Any] | None:
     return None
 
 
-def _follow(
-    connection: apsw.Connection, start: Head, progress: Callable[[int, int], None] | None
-) -> tuple[Head, int, Break | None]:
-    last = rows(connection, f"SELECT coalesce(max(id), 0) FROM main.{LOG}")[0][0]
-    head, events, broken = start, 0, None
-    if progress is None:
-        return check(_rows(connection, start.id, None), start)
-    for until in range(start.id + _BLOCK, last + _BLOCK, _BLOCK):
-        head, count, broken = check(_rows(connection, head.id, min(until, last)), head)
-        events += count
-        progress(events, last - start.id)
-        if broken is not None:
-            break
-    if broken is None and head.id < last:
-        broken = Break(head.id + 1, "missing", f"event {head.id + 1}", "nothing")
-    return head, events, broken
-
-
 def _explained(connection: apsw.Connection, broken: Break) -> Break:
     """Say more exactly what happened to the event where the chain breaks."""
     if broken.kind != "edited":
         return broken
     number = broken.id
-    rows_by_id = {row[0]: row for row in _rows(connection, number - 2, number + 1)}
+    rows_by_id = {row[0]: row for row in entries(connection, number - 2, number + 1)}
     _, record, stored = rows_by_id[number]
     try:
         decode(record)
@@ -284,7 +195,7 @@ def _explained(connection: apsw.Connection, broken: Break) -> Break:
 def _moved(connection: apsw.Connection, broken: Break, record: str, stored: bytes) -> Break:
     """Tell an event that stood elsewhere from one that was edited."""
     number = broken.id
-    near = {row[0]: row for row in _rows(connection, number - _NEAR, number + _NEAR)}
+    near = {row[0]: row for row in entries(connection, number - _NEAR, number + _NEAR)}
     for other in near:
         if other != number and any(chains.checksum(row[2], other, record.encode()) == stored for row in near.values()):
             return Break(number, "reordered", broken.expected, f"event {other}")

@@ -30,8 +30,9 @@ from heliosaudit.verifications import verify as verify_log
 from heliosvfs.cli.keys import KeyCommandOption, KeyEnvOption, KeyFileOption, PassphraseOption, key_from
 from heliosvfs.cli.output import JsonOption, print_facts, print_json, print_table, progress_bar
 from heliosvfs.errors import UsageError
-from heliosvfs.keyring import Key
+from heliosvfs.keyring import Key, as_secret
 from heliosvfs.opening import connect
+from heliosvfs.reopening import Reopening
 
 __all__ = ["app"]
 
@@ -201,6 +202,7 @@ def verify(  # noqa: PLR0913 - the options of the command
     *,
     checkpoint: Annotated[Path | None, typer.Option(help="A checkpoint that was kept elsewhere.", show_default=False)] = None,
     public_key: Annotated[str | None, typer.Option(help="The verifier key of who signed it: name+hash+base64.")] = None,
+    workers: Annotated[int, typer.Option(help="Processes that a long log is divided over; 0: as many as processors.")] = 0,
     key_file: KeyFileOption = None,
     key_env: KeyEnvOption = None,
     key_command: KeyCommandOption = None,
@@ -214,9 +216,12 @@ def verify(  # noqa: PLR0913 - the options of the command
             msg = "--checkpoint needs --public-key: a checkpoint proves nothing unless you know who signed it"
             raise UsageError(msg)
         trusted = Checkpoint.parse(checkpoint.read_text(encoding="utf-8"), VerifyingKey.parse(public_key))
-    with _open(file, key_from(key_file, key_env, key_command, passphrase=passphrase)) as connection:
+    secret = as_secret(key_from(key_file, key_env, key_command, passphrase=passphrase))
+    with _open(file, secret) as connection:
         with progress_bar("verifying") as progress:
-            report = verify_log(connection, checkpoint=trusted, progress=progress)
+            many = workers or os.cpu_count() or 1
+            opener = Reopening.of(file, secret)
+            report = verify_log(connection, checkpoint=trusted, progress=progress, workers=many, opener=opener)
         _note(connection, "VERIFY LOG", {"verdict": report.verdict, "events": report.events}, success=report.ok)
     facts: dict[str, Any] = {"verdict": report.verdict, "events": report.events, "seconds": round(report.seconds, 3)}
     if report.first_broken is not None:
