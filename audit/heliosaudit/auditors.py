@@ -52,6 +52,8 @@ class Auditor:
         images: Collects row images; None: the policy wants none.
         trace: The application's exec tracer.
         is_closed: Whether the connection is closing.
+        enter: See `heliosaudit.gates.Gate.enter`.
+        leave: See `heliosaudit.gates.Gate.leave`.
     """
 
     def __init__(self, connection: Audited, policy: Policy, recorder: Recorder | None) -> None:
@@ -64,6 +66,7 @@ class Auditor:
         """
         self.policy = policy
         self.gate = Gate()
+        self.enter, self.leave = self.gate.enter, self.gate.leave  # asked several times a statement
         self.writer = Writer(connection, self.gate)
         self.ledger = Ledger(policy, self.writer, self.gate, recorder)
         self.commits = Commits(self.writer, self.ledger, self.gate)
@@ -79,14 +82,6 @@ class Auditor:
     def connection(self) -> Audited:
         """The connection."""
         return self.writer.connection
-
-    def enter(self) -> bool:
-        """Note that this thread is within an audited call; returns whether it was before."""
-        return self.gate.enter()
-
-    def leave(self, was: bool) -> None:  # noqa: FBT001 - what enter() returned
-        """Note the end of an audited call."""
-        self.gate.leave(was)
 
     def flush(self) -> bool:
         """Write the events that wait, if the lock is free; returns whether none is left."""

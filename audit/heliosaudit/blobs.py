@@ -151,7 +151,11 @@ class Blob:
         if running is None or running.closed:
             self._blob.close(force)
             return
-        self._auditor.finish(running)
+        was = self._auditor.enter()
+        try:
+            self._auditor.finish(running)
+        finally:
+            self._auditor.leave(was)
         self._blob.close(force)
 
     def __enter__(self) -> Blob:  # noqa: PYI034 - Python 3.10 has no Self

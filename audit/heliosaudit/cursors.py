@@ -51,8 +51,15 @@ class Cursor(apsw.Cursor):
     running: Running | None = None  # also where __init__ fails, for __del__
 
     def __init__(self, connection: apsw.Connection) -> None:
-        super().__init__(connection)
         self.auditor: Auditor = connection.auditor  # type: ignore[attr-defined]
+        try:
+            super().__init__(connection)
+        except apsw.ThreadingViolationError:  # another thread is within a call: wait for it
+            was = self.auditor.enter()
+            try:
+                super().__init__(connection)
+            finally:
+                self.auditor.leave(was)
         self.rows: deque[Any] = deque()
         self.error: Exception | None = None
         self.text = ""
@@ -72,27 +79,36 @@ class Cursor(apsw.Cursor):
 
     def _run(self, method: Any, statements: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         auditor = self.auditor
-        if self.running is not None:
-            auditor.reset(self)
-        if self.rows or self.error is not None:
-            self.rows.clear()
-            self.error = None
-        self.text = statements
-        self.is_fresh = True
-        if auditor.gate.must_prepare:
-            kwargs["can_cache"] = False
-        auditor.start()
         was = auditor.enter()
         try:
-            method(self, statements, *args, **kwargs)
-        except BaseException as error:
+            if self.running is not None:
+                auditor.reset(self)
+            if self.rows or self.error is not None:
+                self.rows.clear()
+                self.error = None
+            self.text = statements
+            self.is_fresh = True
+            if auditor.gate.must_prepare:
+                kwargs["can_cache"] = False
+            auditor.start()
+            try:
+                method(self, statements, *args, **kwargs)
+            except BaseException as error:
+                self._failed(error)
+                raise
+            running = self.running
+            if running is not None and (running.verdict.never_returns_rows or is_done(self)):
+                auditor.finish(running)
+        finally:
             auditor.leave(was)
+
+    def _call(self, method: Any, *args: Any, **kwargs: Any) -> Any:
+        """Call one of APSW's, and record its failure."""
+        try:
+            return method(self, *args, **kwargs)
+        except BaseException as error:
             self._failed(error)
             raise
-        auditor.leave(was)
-        running = self.running
-        if running is not None and (running.verdict.never_returns_rows or is_done(self)):
-            auditor.finish(running)
 
     def _failed(self, error: BaseException) -> None:
         """Record a failure; raise another error in its place where there is one."""
@@ -136,14 +152,13 @@ class Cursor(apsw.Cursor):
         try:
             row = _next(self)
         except StopIteration:
-            auditor.leave(was)
             self._finish()
             raise
         except BaseException as error:
-            auditor.leave(was)
             self._failed(error)
             raise
-        auditor.leave(was)
+        finally:
+            auditor.leave(was)
         if self.running is not None:
             self.running.rows += 1
         return row
@@ -166,15 +181,16 @@ class Cursor(apsw.Cursor):
         rows: list[Any] = []
         was = auditor.enter()
         try:
-            rows.extend(iter(functools.partial(_next, self), _END))
-        except BaseException as error:
-            auditor.leave(was)
+            try:
+                rows.extend(iter(functools.partial(_next, self), _END))
+            except BaseException as error:
+                running.rows += len(rows)
+                self._failed(error)
+                raise
             running.rows += len(rows)
-            self._failed(error)
-            raise
-        auditor.leave(was)
-        running.rows += len(rows)
-        self._finish()
+            self._finish()
+        finally:
+            auditor.leave(was)
         return rows
 
     @property
@@ -186,25 +202,25 @@ class Cursor(apsw.Cursor):
         auditor = self.auditor
         was = auditor.enter()
         try:
-            found = _get.__get__(self)
-        except BaseException as error:
+            found = self._call(_get.__get__)
+            if self.running is not None:
+                self.running.rows += len(found) if isinstance(found, list) else found is not None
+                self._finish()
+        finally:
             auditor.leave(was)
-            self._failed(error)
-            raise
-        auditor.leave(was)
-        if self.running is not None:
-            self.running.rows += len(found) if isinstance(found, list) else found is not None
-            self._finish()
         return found
 
     def close(self, force: bool = False) -> None:  # noqa: FBT001, FBT002 - APSW's signature
         """See `apsw.Cursor.close`."""
-        try:
+        if not self.__dict__:  # APSW was freeing it while another thread was within a call, and the connection closes it now
             _close(self, force)
-        except BaseException as error:
-            self._failed(error)
-            raise
-        self._finish()
+            return
+        was = self.auditor.enter()
+        try:
+            self._call(_close, force)
+            self._finish()
+        finally:
+            self.auditor.leave(was)
 
     def __del__(self) -> None:
         """End what was left half-read, as APSW does, errors and all."""

@@ -15,6 +15,7 @@ from heliosaudit.statements import Action, Verdict
 
 __all__ = ["BY_APPLICATION", "Gate"]
 
+_PATIENCE = 5  # seconds
 BY_APPLICATION = Refusal("denied by the application's authorizer")
 
 
@@ -24,7 +25,7 @@ class Gate:
     Attributes:
         authorizer: The application's own.
         rules: Rules of the layer above, beside the log's own guard.
-        lock: Held while the log works on the connection, or keeps it from beginning anything.
+        lock: Held by the thread that is within an audited call, or keeps others from beginning one.
         internal: The thread that runs statements of the log; 0: none.
     """
 
@@ -38,33 +39,40 @@ class Gate:
         self._inside: set[int] = set()
         self._actions: dict[int, list[Action]] = {}
         self._denials: dict[int, Refusal] = {}
-        self._away = False  # whether the recorder writes on its own connection
 
     def enter(self) -> bool:
-        """Note that this thread is within an audited call; returns whether it was before."""
+        """Note that this thread is within an audited call; returns whether it was before.
+
+        A statement and its event are several calls of SQLite, so other threads wait for them all: APSW alone would refuse
+        whichever comes second.
+
+        Raises:
+            apsw.ThreadingViolationError: Another thread is within one, and stays there.
+        """
         thread = threading.get_ident()
-        was = thread in self._inside
-        if not was:
-            self._inside.add(thread)
-            if self._away:
-                with self.lock:  # until the recorder has ended: a read that began meanwhile could not become a write
-                    pass
-        return was
+        if thread in self._inside:
+            return True
+        if not self.lock.acquire(blocking=False) and not self.lock.acquire(timeout=_PATIENCE):
+            msg = f"another thread has used this audited connection for {_PATIENCE} seconds: give each thread its own"
+            raise apsw.ThreadingViolationError(msg)
+        self._inside.add(thread)
+        return False
 
     def leave(self, was: bool) -> None:  # noqa: FBT001 - what enter() returned
         """Note the end of an audited call."""
         if not was:
             self._inside.discard(threading.get_ident())
+            self.lock.release()
 
     @contextmanager
     def closed(self) -> Iterator[bool]:
         """Keep the connection from beginning anything; yields whether nobody was inside."""
-        with self.lock:
-            self._away = True
-            try:
-                yield not self._inside  # either enter() sees _away, or we see who is inside
-            finally:
-                self._away = False
+        is_unused = self.lock.acquire(blocking=False)
+        try:
+            yield is_unused
+        finally:
+            if is_unused:
+                self.lock.release()
 
     def authorize(self, code: int, first: str | None, second: str | None, schema: str | None, source: str | None) -> int:
         """Answer, and note what was asked."""

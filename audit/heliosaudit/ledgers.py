@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from typing import TYPE_CHECKING
 
 import apsw
@@ -38,6 +39,7 @@ class Ledger:
         self._writer = writer
         self._gate = gate
         self._recorder = recorder
+        self._lock = threading.Lock()  # of the facts, which the recorder's thread takes, too; no other is taken under it
         self.transactions = Transactions(policy.max_transaction_events)
         self.was_idle = True
 
@@ -50,7 +52,7 @@ class Ledger:
     def note(self, event: Event) -> None:
         """Keep a fact until it can be written; a repeated failure is counted."""
         facts = self.transactions.facts
-        with self._gate.lock:
+        with self._lock:
             if facts and not event.fields[8]:
                 last = facts[-1].fields
                 if not last[8] and last[2:7] == event.fields[2:7] and last[9] == event.fields[9]:
@@ -74,14 +76,14 @@ class Ledger:
     def take_facts(self) -> list[Event]:
         """Return the facts that wait, to be written now."""
         facts = self.transactions.facts
-        with self._gate.lock:
+        with self._lock:
             events = [*facts]
             facts.clear()
         return events
 
     def put_back(self, events: list[Event]) -> None:
         """Put facts back that could not be written."""
-        with self._gate.lock:
+        with self._lock:
             self.transactions.facts.extendleft(reversed(events))
 
     # -- writing -------------------------------------------------------------------------------------------------------
@@ -134,7 +136,7 @@ class Ledger:
 
     def forget(self, event: Event) -> None:
         """Take a fact back, whose statement was not run after all."""
-        with self._gate.lock, contextlib.suppress(ValueError):
+        with self._lock, contextlib.suppress(ValueError):
             self.transactions.facts.remove(event)
 
     def flush_soon(self) -> None:
