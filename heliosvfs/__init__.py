@@ -13,8 +13,10 @@ from __future__ import annotations
 
 from heliosaudit import session
 from heliosvfs.audited import AuditedConnection
+from heliosvfs.config import Config
 from heliosvfs.connection import Connection, KeySlot
 from heliosvfs.defaults import configure
+from heliosvfs.embedded import EmbeddedDatabase
 from heliosvfs.errors import (
     ConfigError,
     DiskFullError,
@@ -47,9 +49,11 @@ from heliosvfs.vfs import HeliosVFS
 __all__ = [
     "AuditedConnection",
     "CachedKey",
+    "Config",
     "ConfigError",
     "Connection",
     "DiskFullError",
+    "EmbeddedDatabase",
     "FormatError",
     "HeliosError",
     "HeliosVFS",

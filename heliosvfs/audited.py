@@ -46,6 +46,13 @@ class AuditedConnection(heliosaudit.Audited, Connection):
         with presenting(credential, path):
             return apsw.Connection(path, flags=apsw.SQLITE_OPEN_READWRITE, vfs=vfs)
 
+    def last_event(self) -> int | None:
+        """See `Connection.last_event`; asking is no event."""
+        if self.auditor is None:
+            return super().last_event()
+        found: int | None = self.auditor.writer.run("SELECT max(id) FROM main.__audit_log")[0][0]
+        return found
+
     def _record(self, operation: str, target: str, schema: str) -> None:
         if self.auditor is not None:
             self.auditor.record(operation, event_class="AUTH", target=target, database_name=schema)

@@ -21,6 +21,7 @@ from heliosvfs.convert import Content
 from heliosvfs.errors import HeliosError, TamperedError, UsageError
 from heliosvfs.keyring import Key, as_secret
 from heliosvfs.keys import KdfSettings, Secret
+from heliosvfs.notices import tell
 from heliosvfs.opening import connect
 from heliosvfs.origins import Backup, Origin, backups_in, name_in, note_origin, origin_of
 from heliosvfs.partials import named_when_done
@@ -144,6 +145,7 @@ def backup(  # noqa: PLR0913 - the options of a backup
         removed = tuple(
             prune(os.path.dirname(target) or ".", origin.uuid, key=secret, days=retention_days, vfs=file.vfs_name, proven=target)
         )
+    tell("BACKUP", file.path, to=target, pages=pages)
     return BackupReport(
         source=file.path,
         path=target,
@@ -203,6 +205,7 @@ def restore(  # noqa: PLR0913 - the options of a restoration
             secret = access.credential.secret if new_key is None else as_secret(new_key)
             content, pages = _copy(source, partial, secret, cost, None, progress)
         digest = _prove(partial, secret, cost, vfs, content)
+    tell("RESTORE", where, to=os.fspath(dest), pages=pages)
     return RestoreReport(
         backup=where,
         path=os.fspath(dest),

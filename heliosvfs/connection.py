@@ -14,11 +14,13 @@ from heliosvfs.errors import UsageError
 from heliosvfs.keyring import Key, as_secret
 from heliosvfs.keys import KdfSettings
 from heliosvfs.layout import RESERVED_BYTES
+from heliosvfs.metrics import note_closing
 from heliosvfs.superblock import Slot, Superblock
 from heliosvfs.vfs import Credential, DatabaseFile, change_secret, files_of, now, presenting
 from heliosvfs.vfs.rekeying import require_master
 
 if TYPE_CHECKING:
+    from heliosvfs.config import Config
     from heliosvfs.rotation import RotationReport
 
 __all__ = ["Connection", "KeySlot", "is_in_memory"]
@@ -66,6 +68,8 @@ class Connection(apsw.Connection):
     """
 
     rotation_interval_days: float | None = None  # days that a data key may be used, where `connect` was told
+    configuration: Config | None = None  # the configuration that it was opened with
+    configured: dict[str, Any] | None = None  # what that adds to storage info
 
     def _file(self, schema: str = "main") -> DatabaseFile:
         """Return the file of an attached database.
@@ -124,6 +128,34 @@ class Connection(apsw.Connection):
         where = os.fspath(path)
         with presenting(None if key is None else Credential(as_secret(key)), where):
             self.execute(f'VACUUM "{schema.replace(chr(34), chr(34) * 2)}" INTO ?', (where,))
+
+    def close(self, force: bool = False) -> None:  # noqa: FBT001, FBT002 - APSW's signature
+        """See `apsw.Connection.close`."""
+        note_closing(self)
+        super().close(force)
+
+    def last_event(self) -> int | None:
+        """Return the id of the last event in the audit log of the main database; None: it has no log."""
+        if not self.table_exists("main", "__audit_log"):
+            return None
+        found: int | None = apsw.Cursor(self).execute("SELECT max(id) FROM main.__audit_log").get  # an index lookup
+        return found
+
+    @classmethod
+    def open_with_config(cls, path: str | os.PathLike[str], config: Any) -> Connection:
+        """Open a database as a configuration says, wherever it says that it is.
+
+        Args:
+            path: The file.
+            config: A `heliosvfs.Config`, the path of a TOML file, or a dict of sections.
+
+        Raises:
+            ConfigError: The configuration can't be used.
+            KeyUnavailableError, WrongKeyError, FormatError, UsageError: As `heliosvfs.connect`.
+        """
+        from heliosvfs.opening import connect  # noqa: PLC0415 - it opens connections of this class
+
+        return connect(path, config=config)
 
     # -- keys --------------------------------------------------------------------------------------------------------
 
@@ -215,7 +247,8 @@ class Connection(apsw.Connection):
         path = self.db_filename(schema)
         file = next((file for file in files_of(self) if path and file.path == path), None)
         if file is None or file.access.is_empty:
-            return {"encryption_enabled": False, "encryption_algorithm": "", "fips_mode": False, "path": path}
+            plain = {"encryption_enabled": False, "encryption_algorithm": "", "fips_mode": False, "path": path}
+            return plain | (self.configured or {})
         superblock = file.access.superblock
         credential = file.access.credential
         info: dict[str, Any] = {
@@ -237,4 +270,4 @@ class Connection(apsw.Connection):
             from heliosvfs.rotation_dates import due_facts  # noqa: PLC0415 - it speaks of connections of this class
 
             info |= due_facts(self, self.rotation_interval_days, schema=schema)
-        return info
+        return info | (self.configured or {})

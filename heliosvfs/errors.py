@@ -22,6 +22,8 @@ from __future__ import annotations
 
 import apsw
 
+from heliosvfs.notices import tell
+
 __all__ = [
     "ConfigError",
     "DiskFullError",
@@ -99,6 +101,7 @@ class TamperedError(HeliosError, apsw.IOError):
         self.file = file
         self.page = page
         self.offset = offset
+        tell("AUTHENTICATION FAILURE", file, error=self, page=page, offset=offset)
 
 
 class DiskFullError(HeliosError, apsw.FullError):

@@ -17,6 +17,7 @@ from heliosvfs.errors import KeyUnavailableError, UsageError, WrongKeyError
 from heliosvfs.keys import Secret, derive_kek, superblock_hmac_key, unwrap_slot, wipe
 from heliosvfs.locks import ProcessLock
 from heliosvfs.memory import KeyBuffer, copy_of
+from heliosvfs.notices import tell
 from heliosvfs.superblock import Kdf, Slot, UnverifiedCopy
 
 __all__ = [
@@ -62,7 +63,11 @@ def as_secret(key: Key) -> Secret:
     if isinstance(key, (bytes, bytearray, memoryview)):
         return Secret.raw(bytes(key))
     if isinstance(key, KeySource):
-        secret = key.secret()
+        try:
+            secret = key.secret()
+        except KeyUnavailableError as error:
+            tell("KEY SOURCE", error=error, source=type(key).__name__)
+            raise
         if not isinstance(secret, Secret):
             msg = f"the key source {type(key).__name__} gave a {type(secret).__name__}; secret() returns a heliosvfs.Secret"
             raise UsageError(msg)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import atexit
 import os
 import time
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import apsw
 
@@ -18,44 +19,53 @@ from heliosvfs.keys import KdfSettings
 from heliosvfs.layout import is_page_size
 from heliosvfs.vfs import Credential, DatabaseFile, files_of, presenting, reserving
 
-__all__ = ["connect", "open_untouched"]
+if TYPE_CHECKING:
+    from heliosvfs.config import Config
+
+__all__ = ["connect", "open_untouched", "set_pragmas"]
 
 _CACHE_MB = 16
 
 
 def connect(  # noqa: PLR0913 - the options of a database
-    path: str | os.PathLike[str],
+    path: str | os.PathLike[str] | None = None,
     *,
     key: Key | None = None,
+    config: Config | Mapping[str, Any] | str | os.PathLike[str] | None = None,
     create: bool = True,
     readonly: bool = False,
-    page_size: int = 4096,
+    page_size: int | None = None,
     auto_vacuum: str | None = None,
     encoding: str | None = None,
     vfs: str = "heliosvfs",
     journal_mode: str | None = None,
     busy_timeout: float = 5.0,
     cache_mb: float | None = None,
+    pragmas: Mapping[str, Any] | None = None,
     settings: KdfSettings | None = None,
     label: str = "first",
     audit: heliosaudit.Policy | str | None = None,
     rotation_interval_days: float | None = None,
-    auto_rotate: bool = False,
+    auto_rotate: bool | None = None,
 ) -> Connection:
     """Open an encrypted database, or create it.
 
     Args:
-        path: The file, or a ``file:`` URI. ":memory:" and "" are SQLite's in-memory and temporary databases.
+        path: The file, or a ``file:`` URI. ":memory:" and "" are SQLite's in-memory and temporary databases. None: that of the
+            configuration.
         key: Text is a passphrase, 32 bytes are a raw key, and a key source is asked; None: the VFS's keyring has it.
+        config: A configuration, a dict of its sections, or the path of a TOML file (docs/CONFIG.md); what is said beside it goes
+            before it, but never below its presets.
         create: False refuses a file that does not exist or is empty.
         readonly: Open for reading only.
-        page_size: Bytes of a page of a new database, a power of two from 512 to 65536; an existing one keeps its own.
+        page_size: Bytes of a page of a new database, a power of two from 512 to 65536; None: 4096. An existing one keeps its own.
         auto_vacuum: "none", "full" or "incremental", for a new database: SQLite can't set it once the first page is written.
         encoding: "UTF-8", "UTF-16le" or "UTF-16be", for a new database likewise.
         vfs: Name of a registered `HeliosVFS`.
         journal_mode: SQLite's journal mode; None: WAL for a new database, and whatever an existing one has.
         busy_timeout: Seconds to wait for a lock.
         cache_mb: Page cache in MiB, 16 unless told otherwise: a page in the cache is not decrypted again.
+        pragmas: Further PRAGMAs, set before auditing begins.
         settings: Cost of a new database's KDF, and FIPS mode.
         label: Label of a new database's first key slot.
         audit: Audit the connection under this policy, or the preset of this name: the connection is then an `AuditedConnection`.
@@ -64,6 +74,7 @@ def connect(  # noqa: PLR0913 - the options of a database
         auto_rotate: Rotate the data key now if it is due, instead of a warning; that takes as long as copying the database.
 
     Raises:
+        ConfigError: The configuration can't be used.
         KeyUnavailableError: There is no key for the database.
         WrongKeyError: The key does not open it.
         FormatError: It is not a heliosvfs database.
@@ -71,7 +82,28 @@ def connect(  # noqa: PLR0913 - the options of a database
         AuditPolicyError: The database can't be audited as the policy asks.
         UsageError: It can't be opened for another reason, which the message names.
     """
-    where = os.fspath(path)
+    if config is not None:
+        from heliosvfs.config.applying import connect as connect_as_configured  # noqa: PLC0415 - it opens by this function
+
+        said = {
+            "create": create,
+            "readonly": readonly,
+            "page_size": page_size,
+            "auto_vacuum": auto_vacuum,
+            "encoding": encoding,
+            "vfs": vfs,
+            "journal_mode": journal_mode,
+            "busy_timeout": busy_timeout,
+            "cache_mb": cache_mb,
+            "pragmas": pragmas,
+            "settings": settings,
+            "label": label,
+            "rotation_interval_days": rotation_interval_days,
+            "auto_rotate": auto_rotate,
+        }
+        return connect_as_configured(config, path, key=key, audit=audit, opener=connect, **said)
+    where = _named(path)
+    page_size = 4096 if page_size is None else page_size
     if not is_page_size(page_size):
         msg = f"page_size is a power of two from 512 to 65536, not {page_size}"
         raise UsageError(msg)
@@ -83,20 +115,18 @@ def connect(  # noqa: PLR0913 - the options of a database
     connection = _open(where, vfs, credential, kind, create=create, readonly=readonly)
     try:
         connection.set_busy_timeout(int(busy_timeout * 1000))
-        files = files_of(connection)
-        if not files and not is_in_memory(where):
-            msg = f"{where} names a VFS that does not encrypt: heliosvfs.connect opens no plain file"
-            raise UsageError(msg)  # noqa: TRY301 - closed below like any other failure
+        files = _files(connection, where)
         if files:
             beginnings = {"page_size": page_size, "auto_vacuum": auto_vacuum, "encoding": encoding}
             _prepare(connection, files[0], beginnings, journal_mode, busy_timeout, create=create)
         elif journal_mode is not None:
             connection.pragma("journal_mode", journal_mode)
         connection.pragma("cache_size", -int((_CACHE_MB if cache_mb is None else cache_mb) * 1024))
-        if policy is not None and isinstance(connection, AuditedConnection):
+        set_pragmas(connection, pragmas or {})
+        if isinstance(connection, AuditedConnection) and policy is not None:
             connection.audit(policy, vfs, None if key is None else as_secret(key))
         if rotation_interval_days is not None and files:
-            _see_to_rotation(connection, rotation_interval_days, auto=auto_rotate and not readonly)
+            _see_to_rotation(connection, rotation_interval_days, auto=bool(auto_rotate) and not readonly)
     except (apsw.CantOpenError, apsw.ReadOnlyError) as error:
         connection.close()
         msg = (
@@ -108,6 +138,28 @@ def connect(  # noqa: PLR0913 - the options of a database
         connection.close()
         raise
     return connection
+
+
+def _named(path: str | os.PathLike[str] | None) -> str:
+    if path is None:
+        msg = "connect() takes the path of a database, or a configuration that names one"
+        raise UsageError(msg)
+    return os.fspath(path)
+
+
+def set_pragmas(connection: Connection, pragmas: Mapping[str, Any]) -> None:
+    """Set PRAGMAs of a connection."""
+    for name, value in pragmas.items():
+        connection.pragma(name, value)
+
+
+def _files(connection: Connection, where: str) -> list[DatabaseFile]:
+    """Return a connection's encrypted files; none if it is in memory."""
+    files = files_of(connection)
+    if not files and not is_in_memory(where):
+        msg = f"{where} names a VFS that does not encrypt: heliosvfs.connect opens no plain file"
+        raise UsageError(msg)
+    return files
 
 
 def _see_to_rotation(connection: Connection, interval_days: float, *, auto: bool) -> None:

@@ -130,7 +130,7 @@ class Auditor:
         refusal = of_log or self.gate.refusal_of(sql, bindings, verdict)
         if refusal is not None:
             self.gate.deny(refusal)
-            raise refusal.error or AccessDeniedError(refusal.reason)
+            raise refusal.raised(sql)
 
     def forget(self) -> None:
         """Drop all verdicts, and have every statement prepared anew: whom it is for, or what may be, has changed."""

@@ -10,7 +10,6 @@ import apsw
 
 from heliosaudit import captures
 from heliosaudit.captures import Running
-from heliosaudit.errors import AccessDeniedError
 from heliosaudit.failures import record_failure
 from heliosaudit.literals import Template
 from heliosaudit.rules import Refusal
@@ -63,7 +62,7 @@ def open_blob(  # noqa: PLR0913 - APSW's parameters
 
 def _refused(auditor: Auditor, running: Running, refusal: Refusal) -> Exception:
     """Record what a rule refuses; returns what is to be raised."""
-    error = refusal.error or AccessDeniedError(refusal.reason)
+    error = refusal.raised("")
     record_failure(auditor, running, error, refusal)
     return error
 

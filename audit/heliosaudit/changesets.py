@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import apsw
 
 from heliosaudit.captures import Running
-from heliosaudit.errors import AccessDeniedError
 from heliosaudit.failures import record_failure
 from heliosaudit.literals import Template
 from heliosaudit.rules import Refusal
@@ -45,7 +44,7 @@ def apply(auditor: Auditor, changeset: Any, options: dict[str, Any]) -> bytes | 
     running = Running(None, _verdict(auditor, data, counts), "", None, _base.total_changes(auditor.connection))
     refusal = _refusal(auditor, data, running.verdict)
     if refusal is not None:
-        error = refusal.error or AccessDeniedError(refusal.reason)
+        error = refusal.raised("")
         record_failure(auditor, running, error, refusal)
         raise error
     if auditor.images is not None:

@@ -58,8 +58,8 @@ class Doors(Hooked):
         for rule in () if self.auditor is None else self.auditor.gate.rules:
             refusal = rule.copy(schema, operation)
             if refusal is not None:
-                denied = self._deny(operation, refusal.reason)
-                raise refusal.error or denied
+                self._deny(operation, refusal.reason)
+                raise refusal.raised("")
 
     def _deny(self, what: str, why: str) -> AccessDeniedError:
         """Record an attempt and return the error."""

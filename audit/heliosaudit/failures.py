@@ -52,7 +52,7 @@ def failed(auditor: Auditor, cursor: Cursor, error: BaseException) -> BaseExcept
         running = _not_run(auditor, cursor, actions, error, hides_values=refusal is not None and refusal.hides_values)
     instead: BaseException = error
     if refusal not in (None, BY_APPLICATION) and isinstance(error, apsw.AuthError) and not isinstance(error, AccessDeniedError):
-        instead = refusal.error or AccessDeniedError(refusal.reason)
+        instead = refusal.raised(str(cursor.text))
     auditor.let_commits_end(running)
     record_failure(auditor, running, instead, refusal)
     if auditor.commits.refused:

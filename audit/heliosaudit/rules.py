@@ -5,8 +5,11 @@ A rule is asked beside the log's own guard. What it refuses is recorded as ACCES
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from heliosaudit.errors import AccessDeniedError
 
 if TYPE_CHECKING:
     from heliosaudit.statements import Action, Verdict
@@ -20,13 +23,19 @@ class Refusal:
 
     Attributes:
         reason: What the event says; no value of the application's may be in it.
-        error: What is raised; None: `heliosaudit.AccessDeniedError` with the reason.
+        error: What is raised, or a function of the SQL that makes it; None: `heliosaudit.AccessDeniedError` with the reason.
         hides_values: Whether the event shows the SQL without bound values and literals.
     """
 
     reason: str
-    error: Exception | None = None
+    error: Exception | Callable[[str], Exception] | None = None
     hides_values: bool = False
+
+    def raised(self, sql: str) -> Exception:
+        """Return what is raised for a statement."""
+        if self.error is None:
+            return AccessDeniedError(self.reason)
+        return self.error if isinstance(self.error, Exception) else self.error(sql)
 
 
 class Rule:

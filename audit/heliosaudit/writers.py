@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -72,10 +72,28 @@ class Writer:
                 self.hiding -= hides
                 gate.internal = was
 
-    def run(self, sql: str, *, hides: bool = True) -> list[tuple[Any, ...]]:
+    def run(self, sql: str, bindings: tuple[Any, ...] = (), *, hides: bool = True) -> list[tuple[Any, ...]]:
         """Run a statement of the log, and return its rows."""
         with self.privately(hides=hides):
-            return _cursor(self.connection).execute(f"{sql} -- {self.secret}").fetchall()
+            return _cursor(self.connection).execute(f"{sql} -- {self.secret}", bindings).fetchall()
+
+    def in_transaction(self, statements: Sequence[tuple[str, tuple[Any, ...]]], events: list[Event]) -> None:
+        """Run statements on tables of the log, and append their events, in a transaction of their own.
+
+        Raises:
+            apsw.BusyError: Another connection is writing, for longer than the busy timeout.
+            apsw.Error: Something else; nothing was changed.
+        """
+        self.run("BEGIN IMMEDIATE")
+        try:
+            for sql, bindings in statements:
+                self.run(sql, bindings)
+            self.append(events)
+            self.run("COMMIT")
+        except BaseException:
+            if self.connection.in_transaction:
+                self.run("ROLLBACK")
+            raise
 
     def append(self, events: list[Event]) -> None:
         """Append events in the transaction that is open."""

@@ -10,7 +10,7 @@ import typer
 
 import heliosvfs
 from heliosaudit.errors import AuditError, AuditPolicyError
-from heliosvfs.cli import audit, backups, databases, demo, rotation, shell, slots
+from heliosvfs.cli import audit, backups, config, databases, demo, rotation, shell, slots
 from heliosvfs.errors import ConfigError, HeliosError, PolicyViolationError, UsageError
 
 __all__ = ["app", "run"]
@@ -32,6 +32,7 @@ app.command()(databases.salvage)
 app.command()(shell.shell)
 app.add_typer(slots.app, name="key")
 app.add_typer(audit.app, name="audit")
+app.add_typer(config.app, name="config")
 app.command()(rotation.rotate)
 app.command()(rotation.fips)
 app.command()(backups.backup)

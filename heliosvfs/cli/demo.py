@@ -18,6 +18,7 @@ from typing import Annotated
 import typer
 
 from heliosvfs.check import check
+from heliosvfs.cli import configured_demo
 from heliosvfs.connection import Connection
 from heliosvfs.convert import encrypt
 from heliosvfs.errors import HeliosError, TamperedError, WrongKeyError
@@ -50,9 +51,19 @@ def demo(
     *,
     source: Annotated[Path | None, typer.Option("--from", metavar="FILE.db", help="Use a copy of this plain database.")] = None,
     keep: Annotated[Path | None, typer.Option("--keep", metavar="DIR", help="Leave the files in this new folder.")] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option("--config", metavar="TOML", help="Make a database as this configuration says."),
+    ] = None,
 ) -> None:
     """Show what it does: encrypt a small clinic's database, look for plaintext on disk, tamper with it, crash it, recover it."""
     began = time.monotonic()
+    if config is not None:
+        with _folder(keep) as folder:
+            if not configured_demo.run(config, folder):
+                raise typer.Exit(1)
+        typer.echo(f"\nAll of that held, in {time.monotonic() - began:.1f} seconds.")
+        return
     passphrase = secrets.token_urlsafe(24)
     with _folder(keep) as folder:
         path = folder / "clinic.db"

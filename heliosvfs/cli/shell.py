@@ -30,14 +30,19 @@ def shell(  # noqa: PLR0913 - the options of the command
     sql: Annotated[list[str] | None, typer.Argument(metavar="[SQL]...", help="Run these and exit.", show_default=False)] = None,
     *,
     create: Annotated[bool, typer.Option("--create", help="Create the database if it does not exist.")] = False,
+    config: Annotated[
+        Path | None, typer.Option("--config", help="Open it as this says.", show_default=False)
+    ] = None,
     key_file: KeyFileOption = None,
     key_env: KeyEnvOption = None,
     key_command: KeyCommandOption = None,
     passphrase: PassphraseOption = False,
 ) -> None:
     """Work on a database with SQL and dot commands (`.help` lists them); without a terminal, from standard input."""
-    key = key_from(key_file, key_env, key_command, passphrase=passphrase, new=create and not file.exists())
-    with contextlib.closing(connect(file, key=key, create=create)) as connection:
+    key = None
+    if config is None or any((key_file, key_env, key_command)):
+        key = key_from(key_file, key_env, key_command, passphrase=passphrase, new=create and not file.exists())
+    with contextlib.closing(connect(file, key=key, create=create, config=config)) as connection:
         session = _Shell(db=connection, stdin=sys.stdin, stdout=sys.stdout, stderr=sys.stderr)
         try:
             if not sql:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import os
 from contextlib import suppress
 from typing import Any
@@ -13,7 +12,7 @@ import heliosvfs.opening
 from heliosvfs import defaults
 from heliosvfs.connection import Connection, is_in_memory
 from heliosvfs.dbapi2.errors import error_of_code, raise_translated
-from heliosvfs.errors import HeliosError, UsageError
+from heliosvfs.errors import HeliosError
 from heliosvfs.keyring import Key, as_secret
 from heliosvfs.layout import RESERVED_BYTES
 from heliosvfs.vfs import Credential, presenting
@@ -30,15 +29,6 @@ def _open(where: str, flags: int, key: Key | None, statements: int) -> Connectio
         return Connection(where, flags=flags, vfs=_VFS, statementcachesize=statements)
 
 
-def _audited(where: str, key: Key | None, audit: Any, timeout: float) -> Connection:
-    options = inspect.signature(heliosvfs.opening.connect).parameters
-    if "audit" not in options:
-        msg = "audit= is not supported yet: heliosvfs.connect does not take it"
-        raise UsageError(msg)
-    audited: Any = {"audit": audit}
-    return heliosvfs.opening.connect(where, key=key, busy_timeout=timeout, **audited)
-
-
 def opened(  # noqa: PLR0913 - connect's own options
     database: Any, *, timeout: float, uri: bool, statements: int, key: Key | None, config: Any, audit: Any
 ) -> Connection:
@@ -50,26 +40,27 @@ def opened(  # noqa: PLR0913 - connect's own options
         uri: The path may be a URI.
         statements: How many statements are kept prepared.
         key: Its key; None: whatever `heliosvfs.configure` or the environment says. In-memory databases need none.
-        config: A configuration file.
-        audit: What is audited.
+        config: A configuration; None: whatever `heliosvfs.configure` or the environment says.
+        audit: What is audited; None: what the configuration says.
 
     Raises:
         OperationalError: It can't be opened.
         DatabaseError: It is not encrypted, or the key does not open it.
-        ProgrammingError: An option is not supported.
+        OperationalError: The configuration can't be used.
     """
     where = os.fsdecode(database)
     try:
         if "\0" in where:
             msg = "embedded null byte"
             raise ValueError(msg)  # noqa: TRY301 - raised again as it is
-        if config is not None:
-            defaults.refuse_config(config)
         in_memory = is_in_memory(where) if uri else where in ("", ":memory:")
-        if key is None and not in_memory:
+        config = defaults.default_config() if config is None else config
+        if config is None and key is None and not in_memory:
             key = defaults.default_key()
-        if audit is not None:
-            return _audited(where, key, audit, timeout)
+        if config is not None and key is None:
+            key = defaults.configured_key()
+        if audit is not None or config is not None:
+            return heliosvfs.opening.connect(where, key=key, config=config, audit=audit, busy_timeout=timeout)
         flags = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE | (apsw.SQLITE_OPEN_URI if uri else 0)
         connection = _open(where, flags, key, statements)
         connection.set_busy_timeout(int(timeout * 1000))

@@ -22,6 +22,7 @@ from urllib.parse import quote, urlsplit
 
 from heliosvfs.errors import KeyUnavailableError, UsageError
 from heliosvfs.keys import KEY_BYTES, Secret
+from heliosvfs.networks import require_network
 
 if TYPE_CHECKING:
     import os
@@ -76,6 +77,7 @@ class KeyFromVault:
             KeyUnavailableError: The service can't be reached, refuses, takes too long, or answers something else.
             UsageError: The address or the ciphertext is none.
         """
+        require_network("a key from Vault")
         data = self._ask("decrypt", {"ciphertext": self._wrapped()})
         try:
             key = base64.b64decode(data["plaintext"], validate=True)

@@ -13,6 +13,7 @@ import msgspec.structs
 from heliosvfs.errors import FormatError, HeliosError, KeyUnavailableError, TamperedError, UnsupportedVersionError, WrongKeyError
 from heliosvfs.keyring import InheritedKey, MasterKey, UnauthenticSuperblockError, adopt, unlock
 from heliosvfs.keys import superblock_hmac_key
+from heliosvfs.notices import tell
 from heliosvfs.pages import FileKeys
 from heliosvfs.superblock import Superblock, UnverifiedCopy
 from heliosvfs.vfs.creation import NewDatabase
@@ -182,7 +183,9 @@ class Access:
             master = self._derive(copy, credential)
         except WrongKeyError as error:
             self._refusal = error
+            tell("UNLOCK", self.path, error=error)
             raise
+        tell("UNLOCK", self.path)
         self._refusal = None
         try:
             self._require_authentic(master, copy, credential)
@@ -217,6 +220,7 @@ class Access:
         new = self._new
         assert new is not None  # noqa: S101 - the file is empty, so require_keys prepared it
         copy = self._store.write(new.superblock(page_size), new.master.hmac_key)
+        tell("CREATE", self.path, uuid=copy.superblock.uuid)
         self._master, self._new = new.master, None
         new.keys.wipe()
         self._rekey(copy)
@@ -294,6 +298,12 @@ class Access:
         copy = self._verified()
         changed = change(copy.superblock)
         numbered = msgspec.structs.replace(changed, sequence=copy.superblock.sequence + 1)
+        self._replace(copy, numbered, new_master)
+        differences = _differences(copy.superblock, changed)
+        if differences or new_master is not None:
+            tell("KEYS CHANGED", self.path, **differences, new_master_key=new_master is not None)
+
+    def _replace(self, copy: UnverifiedCopy, numbered: Superblock, new_master: memoryview | None) -> None:
         if new_master is None:
             self._rekey(self._store.write(numbered, self.master.hmac_key))
             return
@@ -324,3 +334,16 @@ class Access:
         if self._master is not None:
             self._master.release()
             self._master = None
+
+
+def _differences(before: Superblock, after: Superblock) -> dict[str, list[str] | int]:
+    """Say what a change of the superblock did to keys: labels of slots, and how many data keys there are."""
+    old, new = {slot.kdf.salt: slot.label for slot in before.slots}, {slot.kdf.salt: slot.label for slot in after.slots}
+    found: dict[str, list[str] | int] = {}
+    if added := sorted(new[salt] for salt in new.keys() - old.keys()):
+        found["slots_added"] = added
+    if removed := sorted(old[salt] for salt in old.keys() - new.keys()):
+        found["slots_removed"] = removed
+    if before.epochs != after.epochs:
+        found["data_keys"] = len(after.epochs)
+    return found

@@ -19,7 +19,7 @@ from heliosvfs.keyring import InheritedKey
 from heliosvfs.locks import ProcessLock
 from heliosvfs.pages import Buffer, FileKeys
 from heliosvfs.superblock import Superblock
-from heliosvfs.vfs import open_files, pragmas, reading
+from heliosvfs.vfs import open_files, pragmas, reading, tallies
 from heliosvfs.vfs.access import Access
 from heliosvfs.vfs.creation import check_first_page
 from heliosvfs.vfs.credentials import Credential, take
@@ -71,6 +71,7 @@ class DatabaseFile(apsw.VFSFile):
         self._pages: PageIO | None = None
         self._write: PageWriter
         self._generation = 0
+        self._tally = tallies.Tally("database")
         DatabaseFile._openings += 1
         self.opened_as = DatabaseFile._openings
         credential = take(self.path, vfs.xFullPathname) or self._from_keyring(name)
@@ -90,6 +91,7 @@ class DatabaseFile(apsw.VFSFile):
             raise
         vfs.opened(self)
         open_files.add(self)
+        tallies.add(self._tally)
 
     def _from_keyring(self, name: apsw.URIFilename) -> Credential | None:
         registered = name.uri_parameter("heliosvfs_key")
@@ -130,7 +132,8 @@ class DatabaseFile(apsw.VFSFile):
             return
         if self._generation != self.access.generation:
             self._generation = self.access.generation
-            self._pages = PageIO(self._base, self.path, self.access.require_keys(), self.access.superblock.page_size)
+            keys, page_size = self.access.require_keys(), self.access.superblock.page_size
+            self._pages = PageIO(self._base, self.path, keys, page_size, self._tally)
             self.xRead = self._pages.reader(self._read)  # type: ignore[method-assign, assignment]
             self.xFileSize = self._pages.sizer(self._file_size)  # type: ignore[method-assign]
             self._write = self._pages.writer()
@@ -380,6 +383,7 @@ class DatabaseFile(apsw.VFSFile):
     def xClose(self) -> None:  # noqa: N802 - SQLite's name
         """Close the file and give up its keys."""
         open_files.discard(self)
+        tallies.end(self._tally)
         self._vfs.closed(self)
         self.access.close()
         self._pages = None

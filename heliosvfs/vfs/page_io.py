@@ -17,6 +17,7 @@ from heliosvfs.errors import DiskFullError, RefusedWriteError, TamperedError
 from heliosvfs.layout import GAP_START, RESERVED_BYTES, Layout
 from heliosvfs.pages import KIND_DATABASE, Buffer, FileKeys, NotAuthenticError, Opener, Sealer, UnknownEpochError
 from heliosvfs.vfs.superblocks import BaseFile
+from heliosvfs.vfs.tallies import Tally
 
 __all__ = ["ZEROS", "PageIO", "PageReader", "PageWriter"]
 
@@ -35,11 +36,12 @@ class PageIO:
         layout: Where the pages lie.
     """
 
-    def __init__(self, base: BaseFile, path: str, keys: FileKeys, page_size: int) -> None:
-        """Work on ``base`` with ``keys``."""
+    def __init__(self, base: BaseFile, path: str, keys: FileKeys, page_size: int, tally: Tally) -> None:
+        """Work on ``base`` with ``keys``, and count pages in ``tally``."""
         self.layout = Layout(page_size)
         self._base = base
         self._path = path
+        self._tally = tally
         self._opener = Opener(keys, KIND_DATABASE, page_size)
         self._sealer = Sealer(keys, KIND_DATABASE, page_size, os.urandom)
         self._end = _UNKNOWN  # pages in the file; unknown where another process may have changed it
@@ -77,7 +79,9 @@ class PageIO:
         if len(sealed) < self.layout.page_size:
             msg = "reaches beyond the end of the file"
             raise NotAuthenticError(msg)
-        return self._opener.open(sealed, page.to_bytes(4, "big"))
+        plain = self._opener.open(sealed, page.to_bytes(4, "big"))
+        self._tally.opened += 1
+        return plain
 
     def header(self) -> bytes:
         """Return the first 100 bytes of page 1, from memory if the page on disk is the one that was opened last.
@@ -109,6 +113,7 @@ class PageIO:
         read, opener = self._base.read, self._opener
         unpack, contexts, plain, buffer = opener.unpack, opener.contexts, opener.plain, opener.buffer
         pack = struct.Struct(">I").pack
+        tally = self._tally
 
         def read_page(amount: int, offset: int) -> Buffer:
             if amount == page_size and offset < gap and not offset % amount:
@@ -118,6 +123,7 @@ class PageIO:
                     decrypt_into(nonce, body, prefix + pack(offset // amount + 1), plain)
                 except (InvalidTag, UnknownEpochError, struct.error):
                     return slow(amount, offset)  # finds out why
+                tally.opened += 1
                 return buffer
             return slow(amount, offset)
 
@@ -140,7 +146,7 @@ class PageIO:
         """Return an xWrite for whole pages; anything else it refuses."""
         layout = self.layout
         page_size, start, first_after_gap = layout.page_size, layout.start, layout.first_after_gap
-        write, seal = self._base.write, self._sealer.seal
+        write, seal, tally = self._base.write, self._sealer.seal, self._tally
         split = struct.Struct(f"{page_size - RESERVED_BYTES}s{RESERVED_BYTES}s").unpack
 
         def write_page(data: Buffer, offset: int) -> None:
@@ -156,6 +162,7 @@ class PageIO:
                     self._extend(number)
                 place = offset + start if number < first_after_gap else layout.offset(number)
                 write(seal(plain, number.to_bytes(4, "big")), place)
+                tally.sealed += 1
             except apsw.FullError as error:
                 raise DiskFullError.of(self._path) from error
 
@@ -192,6 +199,7 @@ class PageIO:
         plain = bytes(self.layout.page_size - RESERVED_BYTES)
         for page in range(first, last + 1):
             self._base.write(self._sealer.seal(plain, page.to_bytes(4, "big")), self.layout.offset(page))
+            self._tally.sealed += 1
 
     def resized(self, logical: int) -> None:
         """Seal zeros into the pages by which a truncation to ``logical`` bytes would extend the file."""

@@ -31,6 +31,7 @@ from heliosvfs.pages import (
     Sealer,
     UnknownEpochError,
 )
+from heliosvfs.vfs import tallies
 from heliosvfs.vfs.page_io import ZEROS
 from heliosvfs.vfs.wal_header import WAL_HEADER, header_for_sqlite, header_on_disk
 from heliosvfs.vfs.wal_pieces import FramePieces
@@ -67,9 +68,11 @@ class WalFile(apsw.VFSFile):
         self._next = -1  # offset that continues the transaction being written, -1 after a commit
         self._last_salts = b""  # of the frame sealed last
         self._recovering = False  # SQLite has read the header to rebuild its index, and has written nothing since
+        self._tally = tallies.Tally("wal")
         super().__init__(base, name, flags)
         self._bind()
         database.wal = self
+        tallies.add(self._tally)
 
     def _bind(self) -> None:
         """Take the keys and page size of the database, if they are new."""
@@ -89,7 +92,7 @@ class WalFile(apsw.VFSFile):
         """Return an xRead for the page of a frame that turns to `_read` for anything else; see page_io for its style."""
         page_size, frame_size = self._page_size, self._frame_size
         read, slow, opener, page = super().xRead, self._read, self._opener, self._page_view
-        unpack, contexts, plain = opener.unpack, opener.contexts, opener.plain
+        unpack, contexts, plain, tally = opener.unpack, opener.contexts, opener.plain, self._tally
         pack = struct.Struct(">I").pack
 
         def read_page(amount: int, offset: int) -> Buffer:
@@ -102,6 +105,7 @@ class WalFile(apsw.VFSFile):
                     decrypt_into(nonce, body, prefix + self._salts + pack(index), plain)
                 except (InvalidTag, UnknownEpochError, struct.error):
                     return slow(amount, offset)
+                tally.opened += 1
                 return page
             return slow(amount, offset)
 
@@ -110,7 +114,7 @@ class WalFile(apsw.VFSFile):
     def _writer(self) -> Callable[[Buffer, int], None]:
         """Return an xWrite for a frame's header and page in the middle of a transaction; `_write` takes anything else."""
         page_size, frame_size = self._page_size, self._frame_size
-        write, slow, seal = super().xWrite, self._write, self._sealer.seal
+        write, slow, seal, tally = super().xWrite, self._write, self._sealer.seal, self._tally
         join = struct.Struct(f"{FRAME_HEADER}s{page_size - RESERVED_BYTES}s").pack_into
         plain = bytearray(frame_size - RESERVED_BYTES)
         pack = struct.Struct(">I").pack
@@ -130,6 +134,7 @@ class WalFile(apsw.VFSFile):
                             join(plain, 0, header, data)
                             salts = header[_FRAME_SALTS] if header[8:] != _NO_SALTS else self._last_salts
                             write(seal(plain, salts + pack(index)), offset - FRAME_HEADER)
+                            tally.sealed += 1
                             return
                 elif held[0] == self._next == offset - FRAME_HEADER and size == page_size and data[-RESERVED_BYTES:] == ZEROS:
                     frame, header = held
@@ -138,6 +143,7 @@ class WalFile(apsw.VFSFile):
                         self._held = None
                         join(plain, 0, header, data)
                         write(seal(plain, salts + pack((frame - WAL_HEADER) // frame_size)), frame)
+                        tally.sealed += 1
                         self._appended(frame, header)
                         return
                 slow(data, offset)
@@ -192,23 +198,19 @@ class WalFile(apsw.VFSFile):
         sealed = super().xRead(self._frame_size, frame)
         if len(sealed) < self._frame_size:
             return sealed[:0]
-        try:
-            plain = bytes(self._open_frame(frame))
-        except TamperedError:
-            if self._database.page_keys().may_be_newer(sealed[-4:]):
-                raise
-            return bytes(self._frame_size)
-        return plain
+        plain = self._opened(frame)
+        if plain is not None:
+            return bytes(plain)
+        if self._database.page_keys().may_be_newer(sealed[-4:]):
+            raise self._damaged(frame)
+        return bytes(self._frame_size)
 
     def committed_pages(self) -> int:
         """Return the database size, in pages, that the last commit in the log states; 0 if there is none."""
         self._whole = _NONE
         for number in range((self.xFileSize() - WAL_HEADER) // self._frame_size - 1, -1, -1):
-            try:
-                size = int.from_bytes(self._open_frame(WAL_HEADER + number * self._frame_size)[4:8], "big")
-            except TamperedError:
-                continue  # behind the end of the log: torn, or of an earlier one
-            if size:
+            plain = self._opened(WAL_HEADER + number * self._frame_size)  # None behind the end of the log: torn, or of an earlier one
+            if plain is not None and (size := int.from_bytes(plain[4:8], "big")):
                 return size
         return 0
 
@@ -220,11 +222,24 @@ class WalFile(apsw.VFSFile):
     def _open_frame(self, frame: int) -> bytearray:
         """Return a plain frame, valid until the next is opened.
 
-        The salts may be those of an earlier log: a process that joins a WAL never reads its header, and another may have
-        restarted it. So a failure counts only once the header has been read again, and the superblock for a new epoch.
-
         Raises:
             TamperedError: The frame fails authentication, or the file ends within it.
+        """
+        plain = self._opened(frame)
+        if plain is None:
+            raise self._damaged(frame)
+        return plain
+
+    def _damaged(self, frame: int) -> TamperedError:
+        number = (frame - WAL_HEADER) // self._frame_size + 1
+        msg = f"{self._path}: frame {number} at offset {frame} fails authentication: it is damaged or was tampered with"
+        return TamperedError(msg, file=self._path, page=number, offset=frame)
+
+    def _opened(self, frame: int) -> bytearray | None:
+        """Return a plain frame, valid until the next is opened; None: it fails authentication, or the file ends within it.
+
+        The salts may be those of an earlier log: a process that joins a WAL never reads its header, and another may have
+        restarted it. So a failure counts only once the header has been read again, and the superblock for a new epoch.
         """
         number = (frame - WAL_HEADER) // self._frame_size
         sealed = super().xRead(self._frame_size, frame)
@@ -232,7 +247,7 @@ class WalFile(apsw.VFSFile):
             for _ in range(3):
                 salts = self._salts
                 try:
-                    return self._opener.open(sealed, salts + number.to_bytes(4, "big"))
+                    plain = self._opener.open(sealed, salts + number.to_bytes(4, "big"))
                 except NotAuthenticError:
                     self._header()
                     if self._salts == salts:
@@ -242,8 +257,10 @@ class WalFile(apsw.VFSFile):
                     if self._generation == self._database.access.generation:
                         break
                     self._bind()
-        msg = f"{self._path}: frame {number + 1} at offset {frame} fails authentication: it is damaged or was tampered with"
-        raise TamperedError(msg, file=self._path, page=number + 1, offset=frame)
+                else:
+                    self._tally.opened += 1
+                    return plain
+        return None
 
     # -- writing -----------------------------------------------------------------------------------------------------
 
@@ -325,6 +342,7 @@ class WalFile(apsw.VFSFile):
         number = (frame - WAL_HEADER) // self._frame_size
         plain = header + page[:-RESERVED_BYTES]
         super().xWrite(self._sealer.seal(plain, salts + number.to_bytes(4, "big")), frame)
+        self._tally.sealed += 1
 
     def _salts_of(self, header: bytes) -> bytes:
         """Return the salts of the log that a frame belongs to.
@@ -349,6 +367,7 @@ class WalFile(apsw.VFSFile):
             raise self._refused(len(data), offset)
         super().xWrite(sealed, offset)
         self._pieces = pieces if pieces.next < pieces.end else None
+        self._tally.sealed += self._pieces is None
         self._next = -1  # only the frames that pad a commit come in pieces
 
     def xSync(self, flags: int) -> None:  # noqa: N802 - SQLite's name
@@ -368,6 +387,7 @@ class WalFile(apsw.VFSFile):
         """Close the WAL."""
         for fast in ("xRead", "xWrite"):
             self.__dict__.pop(fast, None)  # they hold keys and this object
+        tallies.end(self._tally)
         if self._database.wal is self:
             self._database.wal = None
         super().xClose()

@@ -87,15 +87,49 @@ def test_the_key_file_comes_before_the_key(path: Path, key: bytes, tmp_path: Pat
     assert read(path, key=key) == "a secret of the patient"
 
 
-def test_a_configuration_file_is_refused_until_it_is_obeyed(path: Path, key: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(heliosvfs.UsageError, match="not supported yet"):
-        heliosvfs.configure(config="heliosdb.toml")
-    with pytest.raises(sqlite3.ProgrammingError, match="not supported yet"):
-        sqlite3.connect(path, key=key, config="heliosdb.toml")
-    monkeypatch.setenv("HELIOSDB_CONFIG", "heliosdb.toml")
-    monkeypatch.setenv("HELIOSVFS_KEY", key.hex())
-    with pytest.raises(heliosvfs.UsageError, match=r"heliosdb\.toml \(HELIOSDB_CONFIG\)"):
+def configuration(tmp_path: Path, key: bytes) -> Path:
+    (tmp_path / "key").write_bytes(key)
+    (tmp_path / "key").chmod(0o600)
+    file = tmp_path / "heliosdb.toml"
+    file.write_text(f'[encryption]\nkey_source = {{ File = "{tmp_path / "key"}" }}\n[audit]\nenabled = true\n')
+    return file
+
+
+def test_a_configuration_file_says_where_the_key_is(
+    path: Path, key: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made(path, key=key)
+    file = configuration(tmp_path, key)
+    assert read(path, config=file) == "a secret of the patient"
+    monkeypatch.setenv("HELIOSDB_CONFIG", str(file))
+    assert read(path) == "a secret of the patient"
+    monkeypatch.delenv("HELIOSDB_CONFIG")
+    heliosvfs.configure(config=file)
+    connection = sqlite3.connect(path)
+    assert connection.execute("SELECT count(*) > 1 FROM __audit_log").fetchone() == (1,)
+    connection.close()
+
+
+def test_a_configured_key_goes_before_that_of_the_configuration(path: Path, key: bytes, tmp_path: Path) -> None:
+    made(path, key=key)
+    file = configuration(tmp_path, os.urandom(32))
+    with pytest.raises(heliosvfs.WrongKeyError):
+        read(path, config=file)
+    heliosvfs.configure(key=key, config=file)
+    assert read(path) == "a secret of the patient"
+
+
+def test_a_configuration_that_cannot_be_used_is_an_operational_error(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "bad.toml"
+    file.write_text("[databse]\n")
+    with pytest.raises(heliosvfs.ConfigError, match="did you mean 'database'"):
+        heliosvfs.configure(config=file)
+    monkeypatch.setenv("HELIOSDB_CONFIG", str(file))
+    with pytest.raises(sqlite3.OperationalError, match="did you mean 'database'") as caught:
         sqlite3.connect(path)
+    assert isinstance(caught.value, heliosvfs.ConfigError)
     assert not path.exists()
 
 

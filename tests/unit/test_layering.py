@@ -10,6 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 LAYERS = [
     ("heliosvfs.errors", 0),
+    ("heliosvfs.notices", 0),
     ("heliosvfs.locks", 0),
     ("heliosvfs.memory", 0),
     ("heliosvfs.layout", 1),
@@ -32,6 +33,7 @@ LAYERS = [
     ("heliosvfs.config", 4),
     ("heliosvfs.compliance", 4),
     ("heliosvfs.embedded", 4),
+    ("heliosvfs.rowid_cursors", 4),
     ("heliosvfs.metrics", 4),
     ("heliosvfs.activity", 4),
     ("heliosvfs.networks", 1),
