@@ -12,6 +12,7 @@ Importing the package registers the VFS "heliosvfs" over the default VFS of that
 from __future__ import annotations
 
 from heliosaudit import session
+from heliosvfs import audit
 from heliosvfs.audited import AuditedConnection
 from heliosvfs.config import Config
 from heliosvfs.connection import Connection, KeySlot
@@ -77,6 +78,7 @@ __all__ = [
     "UsageError",
     "WrongKeyError",
     "__version__",
+    "audit",
     "configure",
     "connect",
     "default_keyring",

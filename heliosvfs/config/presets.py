@@ -134,7 +134,7 @@ _FDA = Preset(
         ),
         _on("compliance.audit_trail_lockdown", "11.10(e) (the trail is kept as long as the record)"),
     ),
-    {"audit.retention_days": 2555, "audit.log_transactions": True},
+    {"audit.retention_days": 2555, "audit.log_transactions": True, "audit.log_select": True},
 )
 _IEC = Preset(
     "iec_62443",
