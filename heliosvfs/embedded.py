@@ -9,8 +9,11 @@ from typing import Any, overload
 import apsw
 
 from heliosvfs.backup import BackupReport, backup
+from heliosvfs.compliance.consents import Consent, record_consent
+from heliosvfs.compliance.expiry import Expired, expire
+from heliosvfs.compliance.subjects import ErasureReport, anonymise_subject, erase_subject, export_subject
 from heliosvfs.config.applying import config_from
-from heliosvfs.config.sections import Database
+from heliosvfs.config.sections import Database, Gdpr
 from heliosvfs.connection import Connection
 from heliosvfs.errors import ConfigError, PolicyViolationError, UsageError
 from heliosvfs.keyring import Key
@@ -142,6 +145,63 @@ class EmbeddedDatabase:
         where = os.path.expanduser(os.fspath(where))
         os.makedirs(where, mode=0o700, exist_ok=True)
         return backup(self.connection, where, retention_days=config.backup.backup_retention_days)
+
+    # -- rights of those whose data it is ----------------------------------------------------------------------------
+
+    def export_subject(self, subject: Any) -> dict[str, Any]:
+        """Return all data of a subject from the tables of ``gdpr.personal_data``; see `heliosvfs.compliance.subjects`.
+
+        Raises:
+            PolicyViolationError: ``gdpr.enable_right_to_access`` is not set.
+            UsageError: As `heliosvfs.compliance.subjects.export_subject`.
+        """
+        return export_subject(self.connection, subject, self._gdpr("enable_right_to_access").personal_data)
+
+    def erase_subject(self, subject: Any, *, reason: str) -> ErasureReport:
+        """Erase a subject's data from the tables of ``gdpr.personal_data``, as each says.
+
+        Raises:
+            PolicyViolationError: ``gdpr.enable_right_to_erasure`` is not set.
+            UsageError, apsw.Error: As `heliosvfs.compliance.subjects.erase_subject`.
+        """
+        return erase_subject(self.connection, subject, self._gdpr("enable_right_to_erasure").personal_data, reason=reason)
+
+    def anonymise_subject(self, subject: Any, *, reason: str) -> ErasureReport:
+        """Overwrite a subject's data in the tables of ``gdpr.personal_data``, and keep the rows.
+
+        Raises:
+            PolicyViolationError: ``gdpr.anonymization_enabled`` is not set.
+            UsageError, apsw.Error: As `heliosvfs.compliance.subjects.anonymise_subject`.
+        """
+        return anonymise_subject(self.connection, subject, self._gdpr("anonymization_enabled").personal_data, reason=reason)
+
+    def record_consent(self, subject: Any, purpose: str, *, given: bool, text_version: str = "") -> Consent:
+        """Record that a subject gave a consent, or withdrew it.
+
+        Raises:
+            PolicyViolationError: ``gdpr.enable_consent_tracking`` is not set.
+            UsageError, apsw.BusyError: As `heliosvfs.compliance.consents.record_consent`.
+        """
+        self._gdpr("enable_consent_tracking")
+        connection: Any = self.connection
+        return record_consent(connection, subject, purpose, given=given, text_version=text_version)
+
+    def expire(self, *, dry_run: bool = False) -> list[Expired]:
+        """Delete what is older than ``gdpr.expiring`` and ``gdpr.data_retention_days`` let it be.
+
+        Raises:
+            UsageError, apsw.Error: As `heliosvfs.compliance.expiry.expire`.
+        """
+        gdpr = self._gdpr(None)
+        return expire(self.connection, gdpr.expiring, days=gdpr.data_retention_days, dry_run=dry_run)
+
+    def _gdpr(self, option: str | None) -> Gdpr:
+        """Return [gdpr] of the configuration, if it switches ``option`` on."""
+        config = self.connection.configuration
+        if config is None or (option is not None and not getattr(config.gdpr, option)):
+            msg = f"gdpr.{option or 'expiring'} is not set in the configuration of this database"
+            raise PolicyViolationError(msg)
+        return config.gdpr
 
     def close(self) -> None:
         """Close the database."""

@@ -10,7 +10,7 @@ import typer
 
 import heliosvfs
 from heliosaudit.errors import AuditError, AuditPolicyError
-from heliosvfs.cli import audit, backups, config, databases, demo, rotation, shell, slots
+from heliosvfs.cli import audit, backups, config, databases, demo, rotation, shell, signatures, slots, subjects
 from heliosvfs.errors import ConfigError, HeliosError, PolicyViolationError, UsageError
 
 __all__ = ["app", "run"]
@@ -33,6 +33,9 @@ app.command()(shell.shell)
 app.add_typer(slots.app, name="key")
 app.add_typer(audit.app, name="audit")
 app.add_typer(config.app, name="config")
+app.add_typer(subjects.app, name="gdpr")
+app.add_typer(signatures.signer, name="signer")
+app.add_typer(signatures.signature, name="signature")
 app.command()(rotation.rotate)
 app.command()(rotation.fips)
 app.command()(backups.backup)

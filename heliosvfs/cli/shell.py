@@ -30,9 +30,7 @@ def shell(  # noqa: PLR0913 - the options of the command
     sql: Annotated[list[str] | None, typer.Argument(metavar="[SQL]...", help="Run these and exit.", show_default=False)] = None,
     *,
     create: Annotated[bool, typer.Option("--create", help="Create the database if it does not exist.")] = False,
-    config: Annotated[
-        Path | None, typer.Option("--config", help="Open it as this says.", show_default=False)
-    ] = None,
+    config: Annotated[Path | None, typer.Option("--config", help="Open it as this says.", show_default=False)] = None,
     key_file: KeyFileOption = None,
     key_env: KeyEnvOption = None,
     key_command: KeyCommandOption = None,

@@ -441,6 +441,51 @@ def _(place: Place) -> None:
         assert connection.get_storage_info()["data_residency"] == "EU"
 
 
+PERSONAL = [{"table": "person", "subject_column": "id", "columns": ["name"], "on_erasure": "anonymise"}]
+
+
+def _people(place: Place, name: str, **gdpr: Any) -> EmbeddedDatabase:
+    config = place.config(audit={"enabled": True, "log_select": True}, gdpr=gdpr)
+    database = EmbeddedDatabase.open(place.folder / f"{name}.db", config)
+    database.execute("CREATE TABLE person(id INTEGER PRIMARY KEY, name, seen)")
+    database.execute("INSERT INTO person VALUES(1, 'Ada', '2001-01-01'), (2, 'Bob', '2999-01-01')")
+    return database
+
+
+@effect(
+    "gdpr.personal_data",
+    "gdpr.enable_right_to_access",
+    "gdpr.enable_right_to_erasure",
+    "gdpr.anonymization_enabled",
+    "gdpr.enable_consent_tracking",
+)
+def _(place: Place) -> None:
+    rights: dict[str, Callable[[EmbeddedDatabase], Any]] = {
+        "enable_right_to_access": lambda database: database.export_subject(1)["tables"]["person"][0]["name"] == "Ada",
+        "enable_right_to_erasure": lambda database: database.erase_subject(1, reason="r").anonymised == {"person": 1},
+        "anonymization_enabled": lambda database: database.anonymise_subject(1, reason="r").anonymised == {"person": 1},
+        "enable_consent_tracking": lambda database: database.record_consent(1, "newsletter", given=True).given,
+    }
+    for option, use in rights.items():
+        with _people(place, option, personal_data=PERSONAL, **{option: True}) as database:
+            assert use(database)
+        with (
+            _people(place, f"{option}-off", personal_data=PERSONAL) as database,
+            pytest.raises(PolicyViolationError, match=option),
+        ):
+            use(database)
+    place.refused("log_select", gdpr={"enable_right_to_access": True}, audit={"enabled": True, "log_select": False})
+
+
+@effect("gdpr.expiring")
+def _(place: Place) -> None:
+    expiring = [{"table": "person", "time_column": "seen"}]
+    with _people(place, "expiring", expiring=expiring, data_retention_days=365) as database:
+        assert [one.rows for one in database.expire(dry_run=True)] == [1]
+        assert [one.rows for one in database.expire()] == [1]
+        assert database.query("SELECT name FROM person") == [("Bob",)]
+
+
 @effect("gdpr.audit_retention_days")
 def _(place: Place) -> None:
     with place.open(audit={"enabled": True}, gdpr={"audit_retention_days": 2555}) as connection:
