@@ -18,7 +18,7 @@ import pytest
 
 import heliosvfs
 from heliosaudit import AccessDeniedError
-from heliosvfs import Config, ConfigError, EmbeddedDatabase, PolicyViolationError
+from heliosvfs import Config, ConfigError, EmbeddedDatabase, PolicyViolationError, metrics
 from heliosvfs.config.applying import OptionNotInEffectWarning
 
 
@@ -75,9 +75,8 @@ def effect(*options: str) -> Callable[[Callable[[Place], None]], Callable[[Place
 
 def log_of(connection: Any) -> list[Any]:
     connection.auditor.flush()
-    return connection.auditor.writer.run(
-        "SELECT operation, class, query, client_ip, application_name, database_name, execution_time_us, custom, record->>19 FROM main.__audit_log"
-    )
+    columns = "operation, class, query, client_ip, application_name, database_name, execution_time_us, custom, record->>19"
+    return connection.auditor.writer.run(f"SELECT {columns} FROM main.__audit_log")
 
 
 def operations(connection: Any) -> set[str]:
@@ -351,8 +350,6 @@ def _(place: Place) -> None:
 
 @effect("monitoring.metrics_enabled", "monitoring.metrics_path")
 def _(place: Place) -> None:
-    from heliosvfs import metrics
-
     with place.open():
         assert str(place.path) not in metrics.render()
     with place.open(monitoring={"metrics_enabled": True}):

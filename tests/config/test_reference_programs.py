@@ -260,7 +260,7 @@ class Records:
             "CREATE TABLE IF NOT EXISTS patients(patient_id INTEGER PRIMARY KEY AUTOINCREMENT, mrn TEXT UNIQUE, name TEXT)"
         )
         self.connection.execute(
-            "CREATE TABLE IF NOT EXISTS encounters(encounter_id INTEGER PRIMARY KEY, patient_id REFERENCES patients(patient_id), codes TEXT)"
+            "CREATE TABLE IF NOT EXISTS encounters(encounter_id INTEGER PRIMARY KEY, patient_id REFERENCES patients, codes TEXT)"
         )
 
     def admit(self, mrn: str, name: str) -> int:
