@@ -26,10 +26,15 @@ if TYPE_CHECKING:
 __all__ = ["Connection", "KeySlot", "is_in_memory"]
 
 
-def is_in_memory(where: str) -> bool:
-    """Tell whether a name is that of an in-memory or temporary database (https://sqlite.org/inmemorydb.html)."""
-    name, _, options = where.partition("?")
-    return name in ("", ":memory:", "file:", "file::memory:") or "mode=memory" in options.split("&")
+def is_in_memory(where: str, key: Key | None = None) -> bool:
+    """Tell whether a name is that of an in-memory or temporary database (https://sqlite.org/inmemorydb.html).
+
+    SQLite's in-memory VFS counts only where no key is given: whoever gives one wants an encrypted file.
+    """
+    name, _, given = where.partition("?")
+    options = given.split("&")
+    named = name in ("", ":memory:", "file:", "file::memory:") or "mode=memory" in options
+    return named or (key is None and "vfs=memdb" in options)
 
 
 @dataclass(frozen=True)
@@ -109,7 +114,7 @@ class Connection(apsw.Connection):
         path = self.db_filename(name)
         if any(file.path == path for file in files_of(self)):
             self.reserve_bytes(name, RESERVED_BYTES)
-        elif not is_in_memory(where):
+        elif not is_in_memory(where, key):
             self.execute("DETACH ?", (name,))
             msg = f"{where} names a VFS that does not encrypt: attach() opens no plain file; ATTACH in SQL does, if it is told to"
             raise UsageError(msg)

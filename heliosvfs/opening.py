@@ -16,7 +16,7 @@ from heliosvfs.connection import Connection, is_in_memory
 from heliosvfs.errors import FormatError, HeliosError, TamperedError, UsageError
 from heliosvfs.keyring import Key, as_secret
 from heliosvfs.keys import KdfSettings
-from heliosvfs.layout import is_page_size
+from heliosvfs.layout import RESERVED_BYTES, is_page_size
 from heliosvfs.vfs import Credential, DatabaseFile, files_of, presenting, reserving
 
 if TYPE_CHECKING:
@@ -115,12 +115,14 @@ def connect(  # noqa: PLR0913 - the options of a database
     connection = _open(where, vfs, credential, kind, create=create, readonly=readonly)
     try:
         connection.set_busy_timeout(int(busy_timeout * 1000))
-        files = _files(connection, where)
+        files = _files(connection, where, key)
         if files:
             beginnings = {"page_size": page_size, "auto_vacuum": auto_vacuum, "encoding": encoding}
             _prepare(connection, files[0], beginnings, journal_mode, busy_timeout, create=create)
-        elif journal_mode is not None:
-            connection.pragma("journal_mode", journal_mode)
+        else:
+            connection.reserve_bytes("main", RESERVED_BYTES)  # so that it can be backed up into an encrypted file
+            if journal_mode is not None:
+                connection.pragma("journal_mode", journal_mode)
         connection.pragma("cache_size", -int((_CACHE_MB if cache_mb is None else cache_mb) * 1024))
         set_pragmas(connection, pragmas or {})
         if isinstance(connection, AuditedConnection) and policy is not None:
@@ -153,10 +155,10 @@ def set_pragmas(connection: Connection, pragmas: Mapping[str, Any]) -> None:
         connection.pragma(name, value)
 
 
-def _files(connection: Connection, where: str) -> list[DatabaseFile]:
+def _files(connection: Connection, where: str, key: Key | None) -> list[DatabaseFile]:
     """Return a connection's encrypted files; none if it is in memory."""
     files = files_of(connection)
-    if not files and not is_in_memory(where):
+    if not files and not is_in_memory(where, key):
         msg = f"{where} names a VFS that does not encrypt: heliosvfs.connect opens no plain file"
         raise UsageError(msg)
     return files

@@ -20,9 +20,10 @@ _USED_WRONGLY = 2
 
 def replace_sqlite3() -> None:
     """Put `heliosvfs.dbapi2` in the place of sqlite3 for whatever imports it from now on."""
-    for name in [name for name in sys.modules if name.partition(".")[0] in ("sqlite3", "_sqlite3")]:
+    for name in [name for name in sys.modules if name.partition(".")[0] in ("sqlite3", "_sqlite3", "pysqlite3")]:
         del sys.modules[name]  # whoever has imported it keeps what it has
-    sys.modules["sqlite3"] = sys.modules["sqlite3.dbapi2"] = dbapi2
+    for name in ("sqlite3", "pysqlite3"):  # peewee, Datasette and sqlite-utils prefer the second, where it is installed
+        sys.modules[name] = sys.modules[f"{name}.dbapi2"] = dbapi2
 
 
 def main(arguments: list[str] | None = None) -> int:

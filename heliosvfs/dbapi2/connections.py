@@ -17,7 +17,7 @@ from heliosvfs.dbapi2.cursors import Cursor
 from heliosvfs.dbapi2.errors import OperationalError, ProgrammingError
 from heliosvfs.dbapi2.functions import Functions
 from heliosvfs.dbapi2.guards import guarded
-from heliosvfs.dbapi2.openings import opened
+from heliosvfs.dbapi2.memories import opened
 from heliosvfs.dbapi2.sessions import NO_CONNECTION, Session
 from heliosvfs.keyring import Key
 
@@ -79,7 +79,8 @@ class Connection(Functions):
         self._session = NO_CONNECTION
         level = transactions.isolation_level(isolation_level)
         mode = transactions.autocommit(autocommit)
-        db = opened(database, timeout=timeout, uri=uri, statements=cached_statements, key=key, config=config, audit=audit)
+        options = {"timeout": timeout, "statements": cached_statements, "config": config, "audit": audit}
+        db, self._release = opened(database, uri=uri, key=key, **options)
         session = Session(db, check_same_thread=check_same_thread, detect_types=detect_types)
         self.row_factory = None
         self._text_factory = str
@@ -335,6 +336,7 @@ class Connection(Functions):
             if self._autocommit is False:
                 session.end("ROLLBACK")
             session.close()
+            self._release()
         except Exception as error:  # noqa: BLE001 - raised again, translated
             errors.raise_translated(error)
         return None

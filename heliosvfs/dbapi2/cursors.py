@@ -184,13 +184,17 @@ class Cursor(Fetching):
             msg = f"executescript() argument must be str, not {type(sql_script).__name__}"
             raise TypeError(msg)
         try:
-            script(sql_script, session.sql_limit)
+            parts = script(session.db, sql_script, session.sql_limit)
             if self._connection.autocommit == -1:
                 session.end("COMMIT")
             session.settle()
             cursor = session.db.cursor()
-            cursor.execute(sql_script, apsw._null_bindings)  # type: ignore[attr-defined]  # noqa: SLF001 - unbound means NULL
-            deque(cursor, maxlen=0)
+            for text, attaches in parts:
+                if attaches:
+                    attach(cursor, session.db, text, ())
+                else:
+                    cursor.execute(text, apsw._null_bindings)  # type: ignore[attr-defined]  # noqa: SLF001 - unbound means NULL
+                deque(cursor, maxlen=0)
         except Exception as error:  # noqa: BLE001 - raised again, translated
             raise_translated(error)
         return self

@@ -189,7 +189,7 @@ def _as_both(error: BaseException) -> BaseException:
     pep = ProgrammingError if isinstance(error, UsageError) else OperationalError
     if code is not None:
         pep = _OF_CODE.get(code & 0xFF, DatabaseError)  # type: ignore[assignment]
-    pair = (type(error), pep)
+    pair = (pep, type(error))  # the PEP 249 class first: peewee translates errors by the name of a class or of its first base
     if pair not in _both:
         namespace = {
             "__module__": type(error).__module__,

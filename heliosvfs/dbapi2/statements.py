@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -152,8 +153,11 @@ def _named(connection: apsw.Connection, sql: str) -> str | None:
     return None
 
 
-def script(sql: str, limit: int) -> None:
-    """Check the text of executescript().
+def script(connection: apsw.Connection, sql: str, limit: int) -> Iterator[tuple[str, bool]]:
+    """Check the text of executescript(), and split it where that matters; each part is executed before the next is asked for.
+
+    Returns:
+        The text, or one statement after the other if there may be an ATTACH; and whether it is one.
 
     Raises:
         DataError: It is longer than SQLite accepts.
@@ -163,6 +167,21 @@ def script(sql: str, limit: int) -> None:
         msg = "embedded null character"
         raise ValueError(msg)
     _check_size(sql, limit)
+    return _each(connection, sql) if "attach" in sql.lower() else iter(((sql, False),))
+
+
+def _each(connection: apsw.Connection, sql: str) -> Iterator[tuple[str, bool]]:
+    while (start := _after_comments(sql)) < len(sql):
+        if sql[start] == ";":
+            sql = sql[start + 1 :]
+            continue
+        text = prepare(connection, sql).text
+        yield text, _first_word(text) == "ATTACH"
+        sql = sql[len(text) :]
+
+
+def _first_word(text: str) -> str:
+    return _WORD.match(text, _after_comments(text))[0].upper()  # type: ignore[index]
 
 
 def classify(connection: apsw.Connection, sql: str, limit: int) -> Statement:
@@ -191,7 +210,7 @@ def classify(connection: apsw.Connection, sql: str, limit: int) -> Statement:
         raise ProgrammingError(msg)
     start = _after_comments(text)
     is_dml = _DML.match(text, start) is not None
-    word = _WORD.match(text, start)[0].upper()  # type: ignore[index]
+    word = _first_word(text)
     may_return_rows = not is_dml or "returning" in text.lower()
     named = _named(connection, text) if sys.version_info >= (3, 12) and _MARK.search(text) else None
     return Statement(text, is_dml, may_return_rows, not is_dml and word not in _SCHEMA_STAYS, word == "ATTACH", named)

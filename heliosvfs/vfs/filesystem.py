@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 
 import apsw
 
@@ -79,6 +80,11 @@ class HeliosVFS(apsw.VFS):
             if getattr(error, "extendedresult", 0) != _OK_SYMLINK:
                 raise
             return os.path.realpath(name)  # the base's answer too, which APSW takes for an error
+
+    def xSleep(self, microseconds: int) -> int:  # noqa: N802 - SQLite's name
+        """Wait, without the interpreter's lock."""
+        time.sleep(microseconds / 1_000_000)
+        return microseconds
 
     def xDelete(self, filename: str, syncdir: bool) -> None:  # noqa: FBT001, N802 - SQLite's signature
         """Delete a file, unless it may be recovery data of a database that nobody has unlocked."""

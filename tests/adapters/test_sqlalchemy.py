@@ -94,6 +94,28 @@ def test_what_the_orm_does_is_audited(tmp_path: Path) -> None:
     assert failures == []
 
 
+def test_a_reflected_schema_is_the_applications_and_can_be_dropped(tmp_path: Path) -> None:
+    engine = sa.create_engine(f"sqlite+heliosvfs:///{tmp_path / 'db'}", connect_args={"key": KEY, "audit": Policy()})
+    Base.metadata.create_all(engine)
+    reflected = sa.MetaData()
+    reflected.reflect(engine)
+    assert sorted(reflected.tables) == ["encounter", "patient"]
+    reflected.drop_all(engine)
+    assert sa.inspect(engine).get_table_names() == []
+    assert "__audit_log" in sa.inspect(engine).get_table_names(sqlite_include_internal=True)
+    engine.dispose()
+
+
+def test_errors_are_those_of_sqlalchemy_and_hold_ours(tmp_path: Path) -> None:
+    url = f"sqlite+heliosvfs:///{tmp_path / 'db'}"
+    Base.metadata.create_all(made := sa.create_engine(url, connect_args={"key": KEY}))
+    made.dispose()
+    engine = sa.create_engine(url, connect_args={"key": bytes(32)})
+    with pytest.raises(sa.exc.DatabaseError) as raised:
+        engine.connect()
+    assert isinstance(raised.value.orig, heliosvfs.WrongKeyError)
+
+
 @pytest.mark.parametrize("url", ["sqlite+heliosvfs:///x.db?key=abc", "sqlite+heliosvfs://u:secret@/x.db"])
 def test_a_key_in_a_url_is_refused(url: str) -> None:
     with pytest.raises((heliosvfs.UsageError, sa.exc.ArgumentError)) as raised:

@@ -201,6 +201,26 @@ def test_attach_uses_the_key_of_the_connection(path: Path, key: bytes, tmp_path:
     assert b"patient" not in (tmp_path / "new.db").read_bytes()
 
 
+def test_attach_in_a_script_uses_the_key_of_the_connection_too(path: Path, key: bytes, tmp_path: Path) -> None:
+    new = tmp_path / "new.db"
+    connection = sqlite3.connect(path, key=key)
+    connection.executescript(
+        f"""
+        -- attach comes later
+        ;; CREATE TABLE attached(x);
+        /* ; */ ATTACH '{new}' AS new;
+        CREATE TABLE new.t(x); INSERT INTO new.t VALUES('a secret of the patient; attach');
+        CREATE TRIGGER new.r AFTER INSERT ON t BEGIN SELECT 'attach'; END;; -- the end
+        """
+    )
+    assert connection.execute("SELECT name FROM new.sqlite_schema").fetchall() == [("t",), ("r",)]
+    with pytest.raises(sqlite3.OperationalError, match="no such table: nowhere"):
+        connection.executescript("INSERT INTO attached VALUES(1); INSERT INTO nowhere VALUES(1)")
+    assert connection.execute("SELECT x FROM attached").fetchall() == [(1,)]
+    connection.close()
+    assert read(new, key=key) == "a secret of the patient; attach"
+
+
 def test_attach_to_a_database_in_memory_uses_the_key_that_connect_would(path: Path, key: bytes) -> None:
     made(path, key=key)
     heliosvfs.configure(key=key)

@@ -75,3 +75,12 @@ def test_the_shell_of_the_module_executes_statements(tmp_path: Path, key: bytes)
     failed = run(tmp_path, "heliosvfs.dbapi2", "app.db", "SELECT", key=key)
     assert failed.returncode == 1
     assert failed.stderr.startswith("OperationalError (SQLITE_ERROR): ")
+
+
+def test_a_program_that_prefers_pysqlite3_gets_the_same(tmp_path: Path, key: bytes) -> None:
+    (tmp_path / "pysqlite3.py").write_text("raise ImportError('another SQLite, in the clear')\n")
+    (tmp_path / "script.py").write_text(
+        "import pysqlite3, pysqlite3.dbapi2\nprint(pysqlite3.__name__, pysqlite3.dbapi2 is pysqlite3)\n"
+    )
+    done = run(tmp_path, "heliosvfs.run", "script.py", key=key)
+    assert done.stdout.split() == ["heliosvfs.dbapi2", "True"], done.stderr
