@@ -11,6 +11,7 @@ It works on any `apsw.Connection` and never imports heliosvfs: who audits need n
 
 from __future__ import annotations
 
+from heliosaudit.checkpoints import Checkpoint, SigningKey, VerifyingKey
 from heliosaudit.connections import Audited, AuditedConnection, connect
 from heliosaudit.errors import (
     AccessDeniedError,
@@ -24,6 +25,7 @@ from heliosaudit.policies import Policy
 from heliosaudit.records import Record
 from heliosaudit.rules import Refusal, Rule
 from heliosaudit.sessions import Session, session
+from heliosaudit.verifications import Report, verify
 
 __all__ = [
     "AccessDeniedError",
@@ -33,15 +35,20 @@ __all__ = [
     "Audited",
     "AuditedConnection",
     "ChainBrokenError",
+    "Checkpoint",
     "LogTruncatedError",
     "Policy",
     "Record",
     "Refusal",
+    "Report",
     "Rule",
     "Session",
+    "SigningKey",
+    "VerifyingKey",
     "__version__",
     "connect",
     "session",
+    "verify",
 ]
 
 __version__ = "0.1.0"
