@@ -9,7 +9,7 @@ import apsw
 from heliosaudit import captures, failures, sessions
 from heliosaudit.captures import Running
 from heliosaudit.commits import Commits
-from heliosaudit.cursors import Cursor
+from heliosaudit.cursors import Cursor, raise_instead
 from heliosaudit.errors import AccessDeniedError, AuditPolicyError, AuditWriteError
 from heliosaudit.events import Event, event_of
 from heliosaudit.gates import Gate
@@ -30,10 +30,8 @@ __all__ = ["Auditor"]
 _ALONE = frozenset({"journal_mode", "locking_mode"})  # PRAGMAs that need the database for themselves
 _INTENDED = frozenset({"VACUUM", "ATTACH", "DETACH"})
 _NAMES_TAKEN = """
-    SELECT name FROM temp.sqlite_schema
-    WHERE lower(substr(name, 1, 7)) = '__audit' AND name NOT IN ('__audit_hold', '__audit_count')
-    UNION ALL SELECT name FROM main.sqlite_schema
-    WHERE lower(substr(name, 1, 7)) = '__audit' AND tbl_name NOT IN ('__audit_log', '__audit_values')"""
+    SELECT 'temp.' || name FROM temp.sqlite_schema WHERE lower(substr(name, 1, 7)) = '__audit'
+    UNION ALL SELECT name FROM main.sqlite_schema WHERE lower(substr(name, 1, 7)) = '__audit'"""
 
 _base = apsw.Connection
 
@@ -77,6 +75,7 @@ class Auditor:
         self._is_strict = policy.read_durability == "strict"
         self._verdicts = Verdicts(self.writer, self.gate, policy)
         self._resetting: Cursor | None = None  # whose half-read statement is being ended
+        self._reserved: set[str] = set()  # names of the log's before an ALTER TABLE
 
     @property
     def connection(self) -> Audited:
@@ -139,6 +138,8 @@ class Auditor:
 
     def _before(self, running: Running) -> None:
         verdict = running.verdict
+        if verdict.operation == "ALTER TABLE":
+            self._reserved = {name for (name,) in self.writer.run(_NAMES_TAKEN)}
         if verdict.is_work and verdict.is_logged and (self.writer.connection.in_transaction or self._wants()):
             if not self.writer.connection.in_transaction:
                 self.commits.begin(running)
@@ -219,7 +220,7 @@ class Auditor:
             if instead is error:
                 raise
             try:
-                raise instead from error
+                raise_instead(instead, error)
             finally:
                 del instead  # or it is part of a cycle with this frame
         self._resetting = None
@@ -317,10 +318,10 @@ class Auditor:
 
     def _refuse_reserved_names(self, running: Running) -> None:
         """Undo an ALTER TABLE that gave a table a name of the log's: the authorizer is not told the new name."""
-        found = self.writer.run(_NAMES_TAKEN)
+        found = sorted({name for (name,) in self.writer.run(_NAMES_TAKEN)} - self._reserved)
         if not found:
             return
-        error = AccessDeniedError(f"{found[0][0]} would be a name of the audit log's")
+        error = AccessDeniedError(f"{found[0]} would be a name of the audit log's")
         failures.record_failure(self, running, error, Refusal(str(error)))
         self.commits.recorded = id(error)
         try:

@@ -10,6 +10,7 @@ import apsw
 
 from heliosaudit import captures
 from heliosaudit.captures import Running
+from heliosaudit.cursors import raise_instead
 from heliosaudit.failures import record_failure
 from heliosaudit.literals import Template
 from heliosaudit.rules import Refusal
@@ -49,7 +50,13 @@ def open_blob(  # noqa: PLR0913 - APSW's parameters
             blob = _base.blob_open(connection, database, table, column, rowid, writeable)
     except apsw.Error as error:
         record_failure(auditor, running, error)
-        raise
+        instead = auditor.gate.told(error, "", None, ran=False)
+        if instead is error:
+            raise
+        try:
+            raise_instead(instead, error)
+        finally:
+            del instead  # or it is part of a cycle with this frame
     finally:
         auditor.leave(was)
     wanted = verdict.is_logged and captures.who(auditor.policy).wanted

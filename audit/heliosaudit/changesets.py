@@ -46,7 +46,10 @@ def apply(auditor: Auditor, changeset: Any, options: dict[str, Any]) -> bytes | 
     if refusal is not None:
         error = refusal.raised("")
         record_failure(auditor, running, error, refusal)
-        raise error
+        try:
+            raise error
+        finally:
+            del error  # or it is part of a cycle with this frame
     if auditor.images is not None:
         auditor.images.running = running
     try:

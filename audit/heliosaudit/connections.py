@@ -56,7 +56,7 @@ class Audited(Doors):
                 _base.execute(self, "ROLLBACK")
                 raise
             _base.execute(self, "COMMIT")
-        recorder = None if opener is None else Recorder(opener, policy.flush_interval)
+        recorder = None if opener is None else Recorder(opener, policy)
         auditor = Auditor(self, policy, recorder)
         auditor.writer.offset = _base.total_changes(self) - before
         auditor.trace, auditor.gate.authorizer = _base.get_exec_trace(self), self.authorizer
@@ -71,6 +71,8 @@ class Audited(Doors):
             _base.preupdate_hook(self, auditor.images.see, id=auditor)
         self.cursor_factory = Cursor
         auditor.record("OPEN", event_class="AUTH", target=os.path.basename(self.db_filename("main") or ":memory:"))
+        if recorder is not None:
+            recorder.arrive(auditor.ledger)
 
     def _check_fitness(self, opener: Callable[[], apsw.Connection] | None) -> None:
         if self.is_async:

@@ -6,7 +6,7 @@ import contextlib
 import functools
 from collections import deque
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import apsw
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from heliosaudit.auditors import Auditor
     from heliosaudit.captures import Running
 
-__all__ = ["Cursor", "is_done"]
+__all__ = ["Cursor", "is_done", "raise_instead"]
 
 _execute = apsw.Cursor.execute
 _executemany = apsw.Cursor.executemany
@@ -33,6 +33,20 @@ def is_done(cursor: apsw.Cursor) -> bool:
     except apsw.CursorClosedError:
         return True
     return False
+
+
+def raise_instead(instead: BaseException, error: BaseException) -> NoReturn:
+    """Raise one error in place of another, which it names as its cause unless nobody is to learn of that."""
+    try:
+        if not instead.__suppress_context__:
+            raise instead from error
+        try:
+            raise instead from None  # noqa: TRY301 - Python sets what is taken away below only now
+        except BaseException:
+            instead.__context__ = None
+            raise
+    finally:
+        del instead, error  # a cycle with this frame would keep the cursor for the garbage collector, in any thread
 
 
 class Cursor(apsw.Cursor):
@@ -115,7 +129,7 @@ class Cursor(apsw.Cursor):
         instead = self.auditor.failed(self, error)
         if instead is not error:
             try:
-                raise instead from error
+                raise_instead(instead, error)
             finally:
                 del instead, error  # a cycle with this frame would keep the cursor for the garbage collector, in any thread
 

@@ -70,6 +70,34 @@ class Doors(Hooked):
         self.auditor.ledger.flush_soon()
         return AccessDeniedError(why)
 
+    def table_exists(self, dbname: str | None, table: str) -> bool:
+        """See `apsw.Connection.table_exists`."""
+        return not self._is_refused(dbname, table, "") and _base.table_exists(self, dbname, table)
+
+    def column_metadata(self, dbname: str | None, table_name: str, column_name: str) -> Any:
+        """See `apsw.Connection.column_metadata`."""
+        if self._is_refused(dbname, table_name, column_name):
+            return apsw.Connection(":memory:").column_metadata(
+                "main", table_name, column_name
+            )  # what SQLite says of what is not there
+        return _base.column_metadata(self, dbname, table_name, column_name)
+
+    def _is_refused(self, schema: str | None, table: str, column: str) -> bool:
+        """Ask the rules about metadata, for which SQLite asks no authorizer, and record what they refuse."""
+        if self.auditor is None:
+            return False
+        refusal = self.auditor.gate.refusal_of_blob(schema or "main", table, column, writes=False)
+        if refusal is not None:
+            self._deny("METADATA", refusal.reason)
+        return refusal is not None
+
+    def read(self, schema: str, which: int, offset: int, amount: int) -> tuple[bool, bytes]:
+        """See `apsw.Connection.read`: bytes of the file, as whoever has the key sees them."""
+        if self.auditor is not None:
+            self.ask_copy(schema, "READ FILE")
+            self.auditor.record("READ FILE", target=schema)
+        return _base.read(self, schema, which, offset, amount)
+
     def apply_changeset(self, changeset: Any, **options: Any) -> bytes | None:
         """Apply a changeset to the main database, recorded as one event.
 

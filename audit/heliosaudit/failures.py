@@ -26,6 +26,7 @@ _base = apsw.Connection
 _FAIL = re.compile(r"\bOR\s+FAIL\b", re.IGNORECASE)
 _ERROR_IN_STEP = "resetcursor"  # the frame that APSW puts into tracebacks of errors that sqlite3_step reports
 _SPACE = "; \t\r\n"
+_LONG_NUMBERS = re.compile(r"\d(?:[^a-zA-Z\d]{0,3}\d){6,}")  # in comments and names, where literals are not
 _CLASSES = {  # of SQL that could not be prepared, by its first word
     **dict.fromkeys(("INSERT", "UPDATE", "DELETE", "REPLACE"), "DML"),
     **dict.fromkeys(("SELECT", "WITH", "VALUES", "EXPLAIN"), "SELECT"),
@@ -48,9 +49,14 @@ def failed(auditor: Auditor, cursor: Cursor, error: BaseException) -> BaseExcept
         auditor.commits.recorded = 0
         return error
     actions = auditor.gate.take_actions() or []
-    if running is None:
-        running = _not_run(auditor, cursor, actions, error, hides_values=refusal is not None and refusal.hides_values)
+    ran = running is not None
     instead: BaseException = error
+    if running is None:
+        unprepared = auditor.gate.refusal_of_unprepared(str(cursor.text))
+        if unprepared is not None and unprepared != refusal:
+            refusal, instead = unprepared, unprepared.raised(str(cursor.text))
+            instead.__cause__ = None  # SQLite's error quotes the SQL
+        running = _not_run(auditor, cursor, actions, error, hides_values=refusal is not None and refusal.hides_values)
     if refusal not in (None, BY_APPLICATION) and isinstance(error, apsw.AuthError) and not isinstance(error, AccessDeniedError):
         instead = refusal.raised(str(cursor.text))
     auditor.let_commits_end(running)
@@ -59,7 +65,7 @@ def failed(auditor: Auditor, cursor: Cursor, error: BaseException) -> BaseExcept
         auditor.commits.refused = False
         if isinstance(error, apsw.ConstraintError):
             instead = AuditWriteError("this would have been committed without its event in the audit log, and was rolled back")
-    return instead
+    return auditor.gate.told(instead, str(cursor.text), refusal, ran=ran) if auditor.gate.rules else instead
 
 
 def _failed_later(running: Running, cursor: Cursor, error: BaseException, refusal: Refusal | None) -> bool:
@@ -96,7 +102,7 @@ def _not_run(auditor: Auditor, cursor: Cursor, actions: list[Action], error: Bas
         verdict.database,
         verdict.reads,
         verdict.writes,
-        template=Template(without_literals(text) if hides_values else text, policy.max_query_length),
+        template=Template(_LONG_NUMBERS.sub("?", without_literals(text)) if hides_values else text, policy.max_query_length),
         shows_values=False,
         is_logged=policy.logs(event_class) or event_class == "AUTH",
     )

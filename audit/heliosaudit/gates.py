@@ -130,6 +130,14 @@ class Gate:
                 return refusal
         return None
 
+    def refusal_of_unprepared(self, sql: str) -> Refusal | None:
+        """Ask the rules about SQL that could not be prepared."""
+        for rule in self.rules:
+            refusal = rule.inspect_unprepared(sql)
+            if refusal is not None:
+                return refusal
+        return None
+
     def refusal_of_blob(self, schema: str, table: str, column: str, *, writes: bool) -> Refusal | None:
         """Ask the rules about a blob handle, for which SQLite asks no authorizer."""
         code = apsw.SQLITE_UPDATE if writes else apsw.SQLITE_READ
@@ -138,6 +146,15 @@ class Gate:
             if refusal is not None:
                 return refusal
         return None
+
+    def told(self, error: BaseException, sql: str, refusal: Refusal | None, *, ran: bool) -> BaseException:
+        """Ask the rules what the application is told of an error; what stands in its place leads back to it by nothing."""
+        for rule in self.rules:
+            told = rule.told(error, sql, refusal, ran=ran)
+            if told is not None:
+                told.__cause__ = None
+                return told
+        return error
 
     @property
     def must_prepare(self) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -15,7 +16,11 @@ from typing import TYPE_CHECKING
 import apsw
 
 from heliosaudit.errors import AuditError
+from heliosaudit.events import Event, timestamp
+from heliosaudit.policies import Policy
+from heliosaudit.presences import Presence
 from heliosaudit.private import allow
+from heliosaudit.schemas import MAKE_OPEN
 from heliosaudit.stores import Store
 
 if TYPE_CHECKING:
@@ -30,15 +35,16 @@ _PATIENCE = 10_000  # milliseconds that the last events wait for the lock, when 
 class Recorder:
     """A connection to the log of one database, shared by none."""
 
-    def __init__(self, opener: Callable[[], apsw.Connection], interval: float) -> None:
+    def __init__(self, opener: Callable[[], apsw.Connection], policy: Policy) -> None:
         """Write through what ``opener`` opens.
 
         Args:
             opener: Opens a further connection to the same database, not audited.
-            interval: Seconds that an event waits at most while the lock is free.
+            policy: Says how long an event waits at most while the lock is free.
         """
         self._opener = opener
-        self._interval = interval
+        self._interval = policy.flush_interval
+        self._presence = Presence(policy)
         self._connection: apsw.Connection | None = None
         self._cursor: apsw.Cursor
         self._store: Store | None = None
@@ -59,13 +65,31 @@ class Recorder:
             self._connection, self._cursor, self._store = connection, cursor, Store()
         return self._store
 
-    def write(self, ledger: Ledger) -> bool:
-        """Write the facts of a connection; returns whether none is left."""
+    def arrive(self, ledger: Ledger) -> None:
+        """Write the OPEN event, and that the connection is there, if the lock is free: else it goes without the latter."""
+
+        def prepare(cursor: apsw.Cursor) -> list[Event]:
+            cursor.execute(MAKE_OPEN)
+            return self._presence.arrive(cursor, timestamp(time.time_ns()))
+
+        self.write(ledger, prepare)
+
+    def _leave(self, cursor: apsw.Cursor) -> list[Event]:
+        self._presence.leave(cursor)
+        return []
+
+    def write(self, ledger: Ledger, prepare: Callable[[apsw.Cursor], list[Event]] | None = None) -> bool:
+        """Write the facts of a connection; returns whether none is left.
+
+        Args:
+            ledger: Of the connection.
+            prepare: Does something else in the same transaction first, and returns its events.
+        """
         if self._process != os.getpid():  # a forked child must not touch its parent's connection
             return False
         with self._lock:
             events = ledger.take_facts()
-            if not events:
+            if not events and prepare is None:
                 return True
             connection = None
             try:
@@ -73,7 +97,9 @@ class Recorder:
                 connection = self._connection
                 assert connection is not None  # noqa: S101 - _open has made it
                 connection.execute("BEGIN IMMEDIATE")
-                store.append(self._cursor, events)
+                others = [] if prepare is None else prepare(self._cursor)
+                if events or others:
+                    store.append(self._cursor, [*others, *events])
                 connection.execute("COMMIT")
             except (apsw.Error, AuditError):
                 if connection is not None and connection.in_transaction:
@@ -118,5 +144,5 @@ class Recorder:
             if self._connection is not None and self._process == os.getpid():
                 self._connection.set_busy_timeout(_PATIENCE)
             self._patience = _PATIENCE
-            self.write(ledger)
+            self.write(ledger, self._leave)
             self.release()

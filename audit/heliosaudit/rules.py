@@ -65,6 +65,13 @@ class Rule:
             verdict: What kind of statement it is, and which tables it reads and writes.
         """
 
+    def inspect_unprepared(self, sql: str) -> Refusal | None:
+        """Say whether SQL that SQLite could not prepare has to be refused, too, for it and the error would be recorded.
+
+        Args:
+            sql: Text that was executed, all statements of it.
+        """
+
     def inspect_blob(self, schema: str, table: str, column: str, data: Any) -> Refusal | None:
         """Say whether bytes may be written through a blob handle.
 
@@ -73,6 +80,16 @@ class Rule:
             table: Table.
             column: Column.
             data: The bytes, at least 64 of what is before and after them in the value.
+        """
+
+    def told(self, error: BaseException, sql: str, refusal: Refusal | None, *, ran: bool) -> BaseException | None:
+        """Say what the application is told instead of an error; None: the error. The event holds the error itself.
+
+        Args:
+            error: What went wrong.
+            sql: Text that was executed, all statements of it; "" for a blob handle.
+            refusal: Why something was denied; None: nothing was.
+            ran: Whether the statement had been prepared.
         """
 
     def copy(self, schema: str, operation: str) -> Refusal | None:

@@ -217,3 +217,13 @@ def test_a_log_that_can_not_be_written_undoes_the_statement(connection: AuditedC
         connection.execute("INSERT INTO t VALUES(9, ?)", ("x" * 100,))
     connection.limit(apsw.SQLITE_LIMIT_LENGTH, 1_000_000)
     assert connection.execute("SELECT count(*) FROM t").get == 1
+
+
+def test_a_table_is_renamed_beside_the_tables_of_the_log_and_not_to_a_name_of_theirs(connection: AuditedConnection) -> None:
+    """The log has further tables by now; none of them keeps ALTER TABLE from working (it once did)."""
+    connection.auditor.writer.run("CREATE TABLE main.__audit_signers(id)")
+    connection.execute("ALTER TABLE t RENAME TO u")
+    assert connection.execute("SELECT count(*) FROM u").get == 1
+    with pytest.raises(heliosaudit.AccessDeniedError):
+        connection.execute("ALTER TABLE u RENAME TO __audit_consents")
+    assert connection.execute("SELECT count(*) FROM u").get == 1
