@@ -15,13 +15,14 @@ from datetime import datetime, timedelta, timezone
 
 import apsw
 
+from heliosvfs.audited import AuditedConnection
 from heliosvfs.check import check
 from heliosvfs.connection import Connection
 from heliosvfs.convert import Content
 from heliosvfs.errors import HeliosError, TamperedError, UsageError
 from heliosvfs.keyring import Key, as_secret
 from heliosvfs.keys import KdfSettings, Secret
-from heliosvfs.notices import tell
+from heliosvfs.notices import telling
 from heliosvfs.opening import connect
 from heliosvfs.origins import Backup, Origin, backups_in, name_in, note_origin, origin_of
 from heliosvfs.partials import named_when_done
@@ -125,6 +126,7 @@ def backup(  # noqa: PLR0913 - the options of a backup
     if os.path.isdir(target):
         target = name_in(target, file.path, origin.created)
     with (
+        telling("BACKUP", file.path, to=target) as facts,
         named_when_done(target) as partial,
         contextlib.closing(
             connect(
@@ -140,12 +142,14 @@ def backup(  # noqa: PLR0913 - the options of a backup
     ):
         content, pages = _copy(source, partial, secret, cost, origin, progress)
         digest = _prove(partial, secret, cost, file.vfs_name, content)
+        facts["pages"] = pages
+    if isinstance(connection, AuditedConnection) and connection.auditor is not None:
+        connection.auditor.record("BACKUP", target=schema, query=f"backup to {os.path.basename(target)}")
     removed: tuple[str, ...] = ()
     if retention_days is not None:
         removed = tuple(
             prune(os.path.dirname(target) or ".", origin.uuid, key=secret, days=retention_days, vfs=file.vfs_name, proven=target)
         )
-    tell("BACKUP", file.path, to=target, pages=pages)
     return BackupReport(
         source=file.path,
         path=target,
@@ -188,7 +192,7 @@ def restore(  # noqa: PLR0913 - the options of a restoration
     """
     began = time.monotonic()
     where, cost = os.fspath(path), settings or KdfSettings()
-    with named_when_done(os.fspath(dest)) as partial:
+    with telling("RESTORE", where, to=os.fspath(dest)) as facts, named_when_done(os.fspath(dest)) as partial:
         checked = check(where, key=key, vfs=vfs)
         if not checked.ok:
             bad = len([page for page in checked.bad_pages if not page.harmless])
@@ -205,7 +209,7 @@ def restore(  # noqa: PLR0913 - the options of a restoration
             secret = access.credential.secret if new_key is None else as_secret(new_key)
             content, pages = _copy(source, partial, secret, cost, None, progress)
         digest = _prove(partial, secret, cost, vfs, content)
-    tell("RESTORE", where, to=os.fspath(dest), pages=pages)
+        facts["pages"] = pages
     return RestoreReport(
         backup=where,
         path=os.fspath(dest),

@@ -10,7 +10,7 @@ from typing import Any
 
 from heliosvfs.connection import Connection
 from heliosvfs.errors import UsageError
-from heliosvfs.rotation import RotationReport, epoch_time, rotate
+from heliosvfs.rotation import RotationReport, epoch_time
 
 __all__ = ["RotationDue", "RotationDueWarning", "due", "due_facts", "rotate_if_due", "warn_if_due"]
 
@@ -70,7 +70,7 @@ def rotate_if_due(
         UsageError, apsw.BusyError, TamperedError: As `rotate` and `due`.
     """
     state = due(connection, interval_days, schema=schema)
-    return rotate(connection, schema=schema, progress=progress) if state.is_due or state.unfinished else None
+    return connection.rotate(schema=schema, progress=progress) if state.is_due or state.unfinished else None
 
 
 def due_facts(

@@ -37,6 +37,8 @@ _CLASSES = {  # of SQL that could not be prepared, by its first word
 
 def failed(auditor: Auditor, cursor: Cursor, error: BaseException) -> BaseException:
     """Record a statement that failed; returns what is to be raised."""
+    if isinstance(error, apsw.ExecTraceAbort) and cursor.running is None:
+        return error  # the application's own tracer did not let it run, as APSW's query_info does: it is no statement
     refusal = auditor.gate.take_denial()
     running, cursor.running = cursor.running, None
     if running is not None and _failed_later(running, cursor, error, refusal):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -23,10 +22,10 @@ from heliosvfs.cli.keys import (
     key_from,
 )
 from heliosvfs.cli.output import JsonOption, print_json, print_table, progress_bar
+from heliosvfs.cli.recording import recorded
 from heliosvfs.errors import UsageError
 from heliosvfs.keyring import Key
 from heliosvfs.keys import KdfSettings
-from heliosvfs.opening import connect
 from heliosvfs.origins import backups_in
 
 __all__ = ["backup", "backups", "restore"]
@@ -67,7 +66,7 @@ def backup(  # noqa: PLR0913 - the options of the command
     key = key_from(key_file, key_env, key_command, passphrase=passphrase)
     another = _another_key(new_key_file, new_key_env, new_key_command, passphrase=new_passphrase)
     with (
-        contextlib.closing(connect(source, key=key, create=False)) as connection,
+        recorded(source, key, create=False) as connection,
         progress_bar(f"Backing up {source.name}") as progress,
     ):
         settings = KdfSettings(fips_mode=True) if fips else None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import getpass
 import sys
 from dataclasses import asdict
@@ -15,13 +14,12 @@ import typer
 from heliosvfs import fips as fips_mode
 from heliosvfs.cli.keys import KeyCommandOption, KeyEnvOption, KeyFileOption, PassphraseOption, key_from
 from heliosvfs.cli.output import JsonOption, print_facts, print_json, print_table, progress_bar
+from heliosvfs.cli.recording import recorded
 from heliosvfs.errors import HeliosError, UsageError
 from heliosvfs.keyring import Key, as_secret
 from heliosvfs.keysources import KeyFile
-from heliosvfs.opening import connect
 from heliosvfs.recovery_keys import parse
 from heliosvfs.rotation import RotationReport
-from heliosvfs.rotation import rotate as rotate_database
 from heliosvfs.rotation_dates import due, rotate_if_due
 from heliosvfs.superblock import MAGIC
 
@@ -74,10 +72,10 @@ def rotate(  # noqa: PLR0913 - the options of the command
     assert file is not None  # noqa: S101 - one of the two is there
     keep: list[Key] = [*kept, *([_ask_recovery_key()] if keep_recovery_key else [])]
     with (
-        contextlib.closing(connect(file, key=key, create=False)) as connection,
+        recorded(file, key, create=False) as connection,
         progress_bar(f"Rotating {file.name}") as progress,
     ):
-        report = rotate_database(connection, master=master, keep=keep, busy_timeout=timeout, progress=progress)
+        report = connection.rotate(master=master, keep=keep, busy_timeout=timeout, progress=progress)
     if as_json:
         print_json(asdict(report))
     else:
@@ -118,7 +116,7 @@ def _rotate_one(path: Path, key: Key, interval_days: float) -> dict[str, Any]:
     """Rotate one database if it is due; whatever goes wrong with it does not keep the others waiting."""
     try:
         with (
-            contextlib.closing(connect(path, key=key, create=False)) as connection,
+            recorded(path, key, create=False) as connection,
             progress_bar(f"Rotating {path.name}") as progress,
         ):
             report = rotate_if_due(connection, interval_days, progress=progress)

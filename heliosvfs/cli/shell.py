@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -11,7 +10,7 @@ import apsw.shell
 import typer
 
 from heliosvfs.cli.keys import KeyCommandOption, KeyEnvOption, KeyFileOption, PassphraseOption, key_from
-from heliosvfs.opening import connect
+from heliosvfs.cli.recording import recorded
 
 __all__ = ["shell"]
 
@@ -36,11 +35,14 @@ def shell(  # noqa: PLR0913 - the options of the command
     key_command: KeyCommandOption = None,
     passphrase: PassphraseOption = False,
 ) -> None:
-    """Work on a database with SQL and dot commands (`.help` lists them); without a terminal, from standard input."""
+    """Work on a database with SQL and dot commands (`.help` lists them); without a terminal, from standard input.
+
+    In a database with an audit log all of it is recorded.
+    """
     key = None
     if config is None or any((key_file, key_env, key_command)):
         key = key_from(key_file, key_env, key_command, passphrase=passphrase, new=create and not file.exists())
-    with contextlib.closing(connect(file, key=key, create=create, config=config)) as connection:
+    with recorded(file, key, create=create, config=config) as connection:
         session = _Shell(db=connection, stdin=sys.stdin, stdout=sys.stdout, stderr=sys.stderr)
         try:
             if not sql:

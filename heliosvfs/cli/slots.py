@@ -24,11 +24,11 @@ from heliosvfs.cli.keys import (
     key_from,
 )
 from heliosvfs.cli.output import JsonOption, print_json, print_table
+from heliosvfs.cli.recording import recorded
 from heliosvfs.connection import Connection
 from heliosvfs.errors import UsageError
 from heliosvfs.keyring import Key
 from heliosvfs.keys import KdfSettings, Secret
-from heliosvfs.opening import connect
 from heliosvfs.recovery_keys import new_recovery_key, parse
 
 __all__ = ["app"]
@@ -40,8 +40,8 @@ LabelOption = Annotated[str, typer.Option("--label", help="What to call the key 
 FipsOption = Annotated[bool, typer.Option("--fips", help="PBKDF2 for a passphrase, not Argon2id.")]
 
 
-def _open(file: Path, key: Key) -> contextlib.closing[Connection]:
-    return contextlib.closing(connect(file, key=key, create=False))
+def _open(file: Path, key: Key) -> contextlib.AbstractContextManager[Connection]:
+    return recorded(file, key, create=False)
 
 
 @app.command("list")

@@ -113,7 +113,8 @@ def test_the_shell_opens_what_a_configuration_names_the_key_of(tmp_path: Path, k
 def test_personal_data_is_exported_erased_and_expired(tmp_path: Path, key_file: Path) -> None:
     file = tmp_path / "heliosdb.toml"
     file.write_text(
-        f'[database]\npath = "{tmp_path / "app.db"}"\n[encryption]\nkey_source = {{ File = "{key_file}" }}\n[compliance]\npreset = "gdpr"\n'
+        f'[database]\npath = "{tmp_path / "app.db"}"\n[encryption]\nkey_source = {{ File = "{key_file}" }}\n'
+        '[compliance]\npreset = "gdpr"\n'
         "[gdpr]\nenable_right_to_access = true\nenable_right_to_erasure = true\nenable_consent_tracking = true\n"
         '[[gdpr.personal_data]]\ntable = "person"\nsubject_column = "id"\n'
         '[[gdpr.expiring]]\ntable = "visit"\ntime_column = "at"\ndays = 30\n'
