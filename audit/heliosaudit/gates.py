@@ -27,6 +27,7 @@ class Gate:
         rules: Rules of the layer above, beside the log's own guard.
         lock: Held by the thread that is within an audited call, or keeps others from beginning one.
         internal: The thread that runs statements of the log; 0: none.
+        asking: The thread that prepares a statement of the application's once more, to be told of it; 0: none.
     """
 
     def __init__(self) -> None:
@@ -34,6 +35,7 @@ class Gate:
         self.rules: tuple[Rule, ...] = ()
         self.lock = threading.RLock()
         self.internal = 0
+        self.asking = 0
         self._vacuuming = 0
         self._applying = 0
         self._inside: set[int] = set()
@@ -74,6 +76,10 @@ class Gate:
             if is_unused:
                 self.lock.release()
 
+    def is_internal(self) -> bool:
+        """Tell whether this thread runs a statement of the log's."""
+        return self.internal == threading.get_ident()
+
     def authorize(self, code: int, first: str | None, second: str | None, schema: str | None, source: str | None) -> int:
         """Answer, and note what was asked."""
         thread = threading.get_ident()
@@ -91,7 +97,7 @@ class Gate:
         if refusal is not None:
             self._denials[thread] = refusal
             return apsw.SQLITE_DENY
-        if self.authorizer is not None:
+        if self.authorizer is not None and self.asking != thread:
             verdict: int = self.authorizer(code, first, second, schema, source)
             if verdict != apsw.SQLITE_OK:
                 self._denials[thread] = BY_APPLICATION

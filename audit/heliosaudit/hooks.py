@@ -83,11 +83,12 @@ class Hooked(apsw.Connection):
         _base.preupdate_hook(self, report, id=id)
 
     def _unless_hidden(self, callable: Any, otherwise: Any) -> Any:  # noqa: A002 - APSW's name
-        """Wrap a hook so that it does not see the log's own statements."""
+        """Wrap a hook so that it does not see the log's own statements, whose text holds a secret."""
         auditor = self.auditor
         if callable is None or auditor is None:
             return callable
-        return lambda *args: otherwise if auditor.writer.hiding else callable(*args)
+        is_ours = auditor.gate.is_internal
+        return lambda *args: otherwise if is_ours() else callable(*args)
 
     def set_progress_handler(self, callable: Any, nsteps: int = 100, *, id: Any = None) -> None:  # noqa: A002 - APSW's names
         """See `apsw.Connection.set_progress_handler`; it can't interrupt the log."""

@@ -11,7 +11,7 @@ import apsw
 
 from heliosaudit.schemas import PREFIX
 
-__all__ = ["Scratch", "allow", "refuse"]
+__all__ = ["Scratch", "allow", "keep", "refuse"]
 
 _HOLD = f"{PREFIX}_hold"
 _COUNT = f"{PREFIX}_count"
@@ -20,6 +20,11 @@ _COUNT = f"{PREFIX}_count"
 def allow(_cursor: apsw.Cursor, _sql: str, _bindings: object) -> bool:
     """Exec tracer of the log's own cursors: the connection's is not for them."""
     return True
+
+
+def keep(_cursor: apsw.Cursor, row: Any) -> Any:
+    """Row tracer of the log's own cursors: the connection's must neither see nor change what the log reads of itself."""
+    return row
 
 
 def refuse(_cursor: apsw.Cursor, _sql: str, _bindings: object) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -70,6 +71,7 @@ class Verdicts:
     def _ask(self, sql: str, bindings: Any) -> list[Action]:
         """Prepare a statement once more, to be asked about it."""
         was = self._gate.enter()
+        self._gate.asking = threading.get_ident()
         try:
             asking = apsw.Cursor(self._writer.connection)
             asking.exec_trace = refuse  # it is prepared, and not run: EXPLAIN of a change sets changes() to 0
@@ -77,6 +79,7 @@ class Verdicts:
         except apsw.Error:
             pass
         finally:
+            self._gate.asking = 0
             self._gate.leave(was)
             self._gate.take_denial()
         return self._gate.take_actions() or []

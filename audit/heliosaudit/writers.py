@@ -12,7 +12,7 @@ import apsw
 
 from heliosaudit.events import Event
 from heliosaudit.gates import Gate
-from heliosaudit.private import Scratch, allow
+from heliosaudit.private import Scratch, allow, keep
 from heliosaudit.stores import Store
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ _base = apsw.Connection
 def _cursor(connection: apsw.Connection) -> apsw.Cursor:
     """Return a cursor for statements of the log; none is kept, for it would keep the connection from being collected."""
     cursor = apsw.Cursor(connection)
-    cursor.exec_trace = allow
+    cursor.exec_trace, cursor.row_trace = allow, keep
     return cursor
 
 
