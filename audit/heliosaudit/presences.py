@@ -15,6 +15,7 @@ from typing import Any
 
 import apsw
 
+from heliosaudit import outsiders
 from heliosaudit.events import Event, event_of
 from heliosaudit.policies import Policy
 from heliosaudit.schemas import OPEN
@@ -67,17 +68,23 @@ class Presence:
         self._is_there = False
 
     def arrive(self, cursor: apsw.Cursor, opened: str) -> list[Event]:
-        """Put the row there, in the transaction that is open; returns an event for each session that ended without a word.
+        """Put the row there, in the transaction that is open; returns events of lost sessions, and of outsiders.
 
         Args:
             cursor: Of the recorder's connection.
             opened: When the connection was opened.
         """
-        gaps = []
+        gaps: list[Event] = []
+        others = 0
         for name, when, user, host, boot, pid, started, buffer in cursor.execute(_ROWS).fetchall():
             if _is_gone(str(host), str(boot), int(pid), str(started)):  # type: ignore[arg-type] # an INTEGER column
                 cursor.execute(_DELETE, (name,))
                 gaps.append(_gap(name, when, user, pid, buffer))
+            else:
+                others += 1
+        if not gaps and not others:
+            gaps += outsiders.compare(cursor)
+        outsiders.forget(cursor)
         row = (
             self._name,
             opened,
@@ -96,6 +103,11 @@ class Presence:
         """Take the row away, in the transaction that is open."""
         if self._is_there:
             cursor.execute(_DELETE, (self._name,))
+
+    def settle(self, cursor: apsw.Cursor) -> None:
+        """Note what the file is like, as the last act of the transaction of the last that leaves."""
+        if self._is_there and not cursor.execute(f"SELECT count(*) FROM main.{OPEN}").get:
+            outsiders.note(cursor)
 
 
 def _gap(name: Any, opened: Any, user: Any, pid: Any, buffer: Any) -> Event:

@@ -20,7 +20,7 @@ from heliosaudit.events import Event, timestamp
 from heliosaudit.policies import Policy
 from heliosaudit.presences import Presence
 from heliosaudit.private import allow
-from heliosaudit.schemas import MAKE_OPEN
+from heliosaudit.schemas import MAKE_OPEN, MAKE_STATE
 from heliosaudit.stores import Store
 
 if TYPE_CHECKING:
@@ -70,6 +70,7 @@ class Recorder:
 
         def prepare(cursor: apsw.Cursor) -> list[Event]:
             cursor.execute(MAKE_OPEN)
+            cursor.execute(MAKE_STATE)
             return self._presence.arrive(cursor, timestamp(time.time_ns()))
 
         self.write(ledger, prepare)
@@ -78,12 +79,18 @@ class Recorder:
         self._presence.leave(cursor)
         return []
 
-    def write(self, ledger: Ledger, prepare: Callable[[apsw.Cursor], list[Event]] | None = None) -> bool:
+    def write(
+        self,
+        ledger: Ledger,
+        prepare: Callable[[apsw.Cursor], list[Event]] | None = None,
+        finish: Callable[[apsw.Cursor], None] | None = None,
+    ) -> bool:
         """Write the facts of a connection; returns whether none is left.
 
         Args:
             ledger: Of the connection.
             prepare: Does something else in the same transaction first, and returns its events.
+            finish: Does something last, before it commits.
         """
         if self._process != os.getpid():  # a forked child must not touch its parent's connection
             return False
@@ -100,6 +107,8 @@ class Recorder:
                 others = [] if prepare is None else prepare(self._cursor)
                 if events or others:
                     store.append(self._cursor, [*others, *events])
+                if finish is not None:
+                    finish(self._cursor)
                 connection.execute("COMMIT")
             except (apsw.Error, AuditError):
                 if connection is not None and connection.in_transaction:
@@ -144,5 +153,5 @@ class Recorder:
             if self._connection is not None and self._process == os.getpid():
                 self._connection.set_busy_timeout(_PATIENCE)
             self._patience = _PATIENCE
-            self.write(ledger, self._leave)
+            self.write(ledger, self._leave, self._presence.settle)
             self.release()

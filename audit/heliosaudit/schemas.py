@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from heliosaudit.records import FIELDS
 
-__all__ = ["LOG", "MAKE_OPEN", "OPEN", "PREFIX", "VALUES", "is_reserved", "statements"]
+__all__ = ["LOG", "MAKE_OPEN", "MAKE_STATE", "OPEN", "PREFIX", "STATE", "VALUES", "is_reserved", "statements"]
 
 PREFIX = "__audit"
 LOG = "__audit_log"
 VALUES = "__audit_values"
 OPEN = "__audit_open"
+STATE = "__audit_state"
 VERSION = 1
 
 _TEXT = "TEXT"
@@ -33,6 +34,12 @@ MAKE_OPEN = (
 )
 
 
+MAKE_STATE = (
+    f"CREATE TABLE IF NOT EXISTS main.{STATE}(id INTEGER PRIMARY KEY, head INTEGER, mode TEXT, counter INTEGER, schema INTEGER, "
+    "pages INTEGER, free INTEGER)"
+)
+
+
 def is_reserved(name: str | None) -> bool:
     """Tell whether a table's or object's name belongs to the log; SQLite compares names without case."""
     return name is not None and name[: len(PREFIX)].lower() == PREFIX
@@ -48,7 +55,7 @@ def statements() -> list[str]:
         f"CREATE TABLE main.{LOG}(\n  id INTEGER PRIMARY KEY,\n  record TEXT NOT NULL,\n  checksum BLOB NOT NULL,\n  {columns})",
         f"CREATE TABLE main.{VALUES}(event INT, position INT, salt BLOB, value, PRIMARY KEY(event, position)) WITHOUT ROWID",
     ]
-    made.append(MAKE_OPEN)
+    made += [MAKE_OPEN, MAKE_STATE]
     made += [f"CREATE INDEX main.{LOG}_{name} ON {LOG}({column})" for name, column in _INDEXES.items()]
     made.append(f"CREATE INDEX main.{LOG}_failures ON {LOG}(timestamp) WHERE success = 0")
     for action in ("UPDATE", "DELETE"):
