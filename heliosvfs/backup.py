@@ -109,10 +109,13 @@ def backup(  # noqa: PLR0913 - the options of a backup
 
     Raises:
         UsageError: The destination exists or can't be written, or the disk is full.
+        AccessDeniedError: A rule of the connection refuses it; or that rule's own error.
         TamperedError: A page of the source is damaged, or the copy does not pass its proof; nothing is left of it.
         apsw.BusyError: Somebody else was writing all the time.
     """
     began = time.monotonic()
+    if isinstance(connection, AuditedConnection):
+        connection.ask_copy(schema, "BACKUP")
     file = connection._file(schema)  # noqa: SLF001 - a Connection knows its files
     file.access.require_keys()
     credential = file.access.credential
