@@ -2,7 +2,7 @@
 
 The last audited connection to leave notes what the file was like, and the next to arrive compares. Where the log has grown since,
 or a session ended without a word, nothing can be said. With a rollback journal SQLite counts every transaction (SQLite file
-file format, 1.3.8), so none is missed; in WAL mode it does not, and what changed neither schema nor number of pages goes unseen.
+format, 1.3.8), so none is missed; in WAL mode it does not, and what changed neither schema nor number of pages goes unseen.
 """
 
 from __future__ import annotations
