@@ -1,6 +1,6 @@
 """A gateway in a factory that loses power: committed readings are on disk, recipes are signed, changes have their images.
 
-python examples/factory_gateway.py FOLDER
+python examples/factory_gateway.py [FOLDER]
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import secrets
 import shutil
 import sys
+import tempfile
 from contextlib import closing
 from pathlib import Path
 
@@ -58,4 +59,5 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    with tempfile.TemporaryDirectory() as temporary:
+        main(Path(sys.argv[1] if len(sys.argv) > 1 else temporary))

@@ -1,12 +1,13 @@
 """A laptop without a network: labels on tables, clearance on sessions, and what is above it looks as if it were not there.
 
-python examples/field_laptop.py FOLDER
+python examples/field_laptop.py [FOLDER]
 """
 
 from __future__ import annotations
 
 import secrets
 import sys
+import tempfile
 from contextlib import closing
 from pathlib import Path
 
@@ -30,11 +31,12 @@ CONFIG = {
 def main(folder: Path) -> None:
     """Keep reports and sources, and read them with different clearances."""
     with closing(heliosvfs.connect(folder / "field.db", key=secrets.token_bytes(32), config=CONFIG)) as connection:
-        with heliosvfs.session(user="major", clearance="SECRET"):
+        with heliosvfs.session(user="colonel", clearance="TOP_SECRET"):
             connection.execute("CREATE TABLE report(id INTEGER PRIMARY KEY, text)")
+            connection.execute("CREATE TABLE source(name)")
+        with heliosvfs.session(user="major", clearance="SECRET"):
             connection.execute("INSERT INTO report(text) VALUES('the bridge is open')")
         with heliosvfs.session(user="colonel", clearance="TOP_SECRET"):
-            connection.execute("CREATE TABLE source(name)")
             connection.execute("INSERT INTO source VALUES('the ferryman')")
             print(
                 "colonel reads",
@@ -45,7 +47,7 @@ def main(folder: Path) -> None:
 
         with heliosvfs.session(user="major", clearance="SECRET"):
             print("major reads", connection.execute("SELECT text FROM report").get)
-            for sql in ("SELECT name FROM source", "SELECT name FROM nothing"):
+            for sql in ("SELECT name FROM source", "SELECT name FROM archive"):
                 try:
                     connection.execute(sql)
                 except apsw.SQLError as error:
@@ -67,4 +69,5 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    with tempfile.TemporaryDirectory() as temporary:
+        main(Path(sys.argv[1] if len(sys.argv) > 1 else temporary))

@@ -1,12 +1,13 @@
 """After an incident: what was done, by whom, from where; and whether somebody with the key rewrote the log.
 
-python examples/forensics.py FOLDER
+python examples/forensics.py [FOLDER]
 """
 
 from __future__ import annotations
 
 import secrets
 import sys
+import tempfile
 from contextlib import closing, suppress
 from pathlib import Path
 
@@ -60,4 +61,5 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    with tempfile.TemporaryDirectory() as temporary:
+        main(Path(sys.argv[1] if len(sys.argv) > 1 else temporary))

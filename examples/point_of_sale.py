@@ -1,12 +1,13 @@
 """A till that keeps the last four digits of a card and nothing more, under PCI DSS 4.0.1's settings.
 
-python examples/point_of_sale.py FOLDER
+python examples/point_of_sale.py [FOLDER]
 """
 
 from __future__ import annotations
 
 import secrets
 import sys
+import tempfile
 from contextlib import closing
 from pathlib import Path
 
@@ -48,4 +49,5 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    with tempfile.TemporaryDirectory() as temporary:
+        main(Path(sys.argv[1] if len(sys.argv) > 1 else temporary))

@@ -1,12 +1,13 @@
 """A report over several services: each keeps its own log, under its own key; the report verifies them before it counts.
 
-python examples/reporting.py FOLDER
+python examples/reporting.py [FOLDER]
 """
 
 from __future__ import annotations
 
 import secrets
 import sys
+import tempfile
 from collections import Counter
 from contextlib import closing
 from pathlib import Path
@@ -52,4 +53,5 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    with tempfile.TemporaryDirectory() as temporary:
+        main(Path(sys.argv[1] if len(sys.argv) > 1 else temporary))

@@ -1,12 +1,13 @@
 """A service with a database and a key for each customer: no key opens anybody else's data, and people can be forgotten.
 
-python examples/tenants.py FOLDER
+python examples/tenants.py [FOLDER]
 """
 
 from __future__ import annotations
 
 import secrets
 import sys
+import tempfile
 from pathlib import Path
 
 import heliosvfs
@@ -55,4 +56,5 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    with tempfile.TemporaryDirectory() as temporary:
+        main(Path(sys.argv[1] if len(sys.argv) > 1 else temporary))

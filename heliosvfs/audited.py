@@ -10,6 +10,7 @@ import heliosaudit
 from heliosvfs.connection import Connection, KeySlot
 from heliosvfs.keyring import Key, as_secret
 from heliosvfs.keys import KdfSettings, Secret
+from heliosvfs.metrics import note_closing
 from heliosvfs.vfs import Credential, files_of, presenting
 
 __all__ = ["AuditedConnection"]
@@ -46,12 +47,10 @@ class AuditedConnection(heliosaudit.Audited, Connection):
         with presenting(credential, path):
             return apsw.Connection(path, flags=apsw.SQLITE_OPEN_READWRITE, vfs=vfs)
 
-    def last_event(self) -> int | None:
-        """See `Connection.last_event`; asking is no event."""
-        if self.auditor is None:
-            return super().last_event()
-        found: int | None = self.auditor.writer.run("SELECT max(id) FROM main.__audit_log")[0][0]
-        return found
+    def close(self, force: bool = False) -> None:  # noqa: FBT001, FBT002 - APSW's signature
+        """See `heliosaudit.Audited.close`."""
+        note_closing(self)
+        super().close(force)
 
     def _record(self, operation: str, target: str, schema: str) -> None:
         if self.auditor is not None:

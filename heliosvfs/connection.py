@@ -139,13 +139,6 @@ class Connection(apsw.Connection):
         note_closing(self)
         super().close(force)
 
-    def last_event(self) -> int | None:
-        """Return the id of the last event in the audit log of the main database; None: it has no log."""
-        if not self.table_exists("main", "__audit_log"):
-            return None
-        found: int | None = apsw.Cursor(self).execute("SELECT max(id) FROM main.__audit_log").get  # an index lookup
-        return found
-
     @classmethod
     def open_with_config(cls, path: str | os.PathLike[str], config: Any) -> Connection:
         """Open a database as a configuration says, wherever it says that it is.

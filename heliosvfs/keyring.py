@@ -65,7 +65,7 @@ def as_secret(key: Key) -> Secret:
     if isinstance(key, KeySource):
         try:
             secret = key.secret()
-        except KeyUnavailableError as error:
+        except Exception as error:
             tell("KEY SOURCE", error=error, source=type(key).__name__)
             raise
         if not isinstance(secret, Secret):

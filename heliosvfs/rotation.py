@@ -24,6 +24,7 @@ from heliosvfs.connection import Connection
 from heliosvfs.errors import HeliosError, TamperedError, UsageError
 from heliosvfs.keyring import Key, as_secret
 from heliosvfs.keys import Secret
+from heliosvfs.notices import tell, telling
 from heliosvfs.opening import connect
 from heliosvfs.vfs import Credential, DatabaseFile, files_of
 from heliosvfs.vfs.epochs import (
@@ -115,7 +116,11 @@ def rotate(  # noqa: PLR0913 - the options of a rotation
         raise UsageError(msg)
     presented = slots_opened_by(file, [secret, *map(as_secret, keep)]) if master else []
     labels = [slot.label for slot in file.access.superblock.slots]
-    with _two_connections(file, secret, busy_timeout) as (source, dest, mode):
+    tell("ROTATION STARTED", file.path, master=master)
+    with (
+        telling("ROTATION", file.path, master=master) as facts,
+        _two_connections(file, secret, busy_timeout) as (source, dest, mode),
+    ):
         run = _Run(source, dest, busy_timeout, progress)
         before = tuple(epoch.id for epoch in run.file.access.superblock.epochs)
         resumed = not master and _is_resumable(run.file)
@@ -127,6 +132,7 @@ def rotate(  # noqa: PLR0913 - the options of a rotation
         done = 0 if resumed and run.is_rewritten() else run.rewrite()
         run.finish()
         superblock = run.file.access.superblock
+        facts |= {"data_key": run.epoch, "pages": done, "resumed": resumed}
     file.refresh()
     kept = {slot.label for slot in superblock.slots}
     return RotationReport(

@@ -365,6 +365,10 @@ class Auditor:
         if self._recorder is not None:
             self._recorder.end(self.ledger)
 
+    def last_event(self) -> int | None:
+        """Return the id of the last event on disk, from whichever thread; None: it can't be asked for now."""
+        return None if self._recorder is None else self._recorder.last_event()
+
     def unwritten(self) -> int:
         """Return how many events could not be written."""
         return len(self.ledger.transactions.facts)

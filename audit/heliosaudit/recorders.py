@@ -117,6 +117,17 @@ class Recorder:
                 return False
             return True
 
+    def last_event(self) -> int | None:
+        """Return the id of the last event on disk, from whichever thread; None: it can't be asked for now."""
+        if not self._lock.acquire(blocking=False):
+            return None
+        try:
+            return None if self._store is None else self._store.head(self._cursor)[0]
+        except (apsw.Error, AuditError):
+            return None
+        finally:
+            self._lock.release()
+
     def expect(self, ledger: Ledger) -> None:
         """Note that there are facts: they are written after the interval, if not before."""
         if self._thread is None and not self._closed and self._process == os.getpid():

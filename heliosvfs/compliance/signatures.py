@@ -23,12 +23,13 @@ from heliosaudit.events import event_of, timestamp
 from heliosaudit.records import Record, decode
 from heliosaudit.sessions import current
 from heliosaudit.verifications import log_uuid, verify
-from heliosvfs.compliance.signers import Signer, unlock
+from heliosvfs.compliance.signers import Signer, audited, unlock
 from heliosvfs.errors import UsageError
 
 if TYPE_CHECKING:
     from heliosaudit.statements import Action, Verdict
     from heliosvfs.audited import AuditedConnection
+    from heliosvfs.connection import Connection
 
 __all__ = ["Signature", "SignatureReport", "require_signatures", "signatures", "signing", "verify_signatures"]
 
@@ -116,17 +117,17 @@ class _Signed(Rule):
         return None
 
 
-def require_signatures(connection: AuditedConnection, tables: Collection[str]) -> None:
+def require_signatures(connection: Connection, tables: Collection[str]) -> None:
     """Refuse changes to tables of the main database outside of `signing`, on a connection.
 
     Raises:
-        AuditPolicyError: The connection is not audited.
+        UsageError: The connection is not audited.
     """
-    connection.add_rule(_Signed(tables))
+    audited(connection).add_rule(_Signed(tables))
 
 
 @contextmanager
-def signing(connection: AuditedConnection, *, signer: str, passphrase: str, meaning: str) -> Iterator[None]:
+def signing(connection: Connection, *, signer: str, passphrase: str, meaning: str) -> Iterator[None]:
     """Run a transaction and sign its changes, with both components of the signature (21 CFR 11.200(a)(1)).
 
     Changes and signature are committed together, or, where anything fails, rolled back together.
@@ -143,6 +144,7 @@ def signing(connection: AuditedConnection, *, signer: str, passphrase: str, mean
         AuditWriteError: The log can't be written.
         apsw.Error: The transaction can't be committed.
     """
+    connection = audited(connection)
     if connection.in_transaction:
         msg = "signing begins a transaction of its own: end the one that is open first"
         raise UsageError(msg)
@@ -211,12 +213,12 @@ def _text(uuid: str | None, public_key: str, details: dict[str, Any]) -> bytes:
     return _DOMAIN + msgspec.json.encode(fields)
 
 
-def signatures(connection: AuditedConnection) -> list[Signature]:
+def signatures(connection: Connection) -> list[Signature]:
     """Return all signatures in the log, each checked, in the order of their events."""
     return list(verify_signatures(connection).signatures)
 
 
-def verify_signatures(connection: AuditedConnection, tables: Collection[str] = ()) -> SignatureReport:
+def verify_signatures(connection: Connection, tables: Collection[str] = ()) -> SignatureReport:
     """Verify the log's chain and every signature in it.
 
     Args:
@@ -226,9 +228,8 @@ def verify_signatures(connection: AuditedConnection, tables: Collection[str] = (
     Raises:
         UsageError: The connection is not audited.
     """
-    if connection.auditor is None:
-        msg = "signatures are verified on an audited connection: they are events of its log"
-        raise UsageError(msg)
+    connection = audited(connection)
+    assert connection.auditor is not None  # noqa: S101 - audited() saw to it
     rules = connection.auditor.gate.rules
     wanted = {name.lower() for name in tables} or {name for rule in rules if isinstance(rule, _Signed) for name in rule.tables}
     connection.auditor.flush()

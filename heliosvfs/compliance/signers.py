@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from heliosaudit.events import event_of
 from heliosaudit.sessions import current
+from heliosvfs.audited import AuditedConnection
 from heliosvfs.errors import UsageError, WrongKeyError
 from heliosvfs.keys import KdfSettings, Secret, derive_kek, new_kdf
 from heliosvfs.memory import wipe
@@ -27,9 +28,9 @@ from heliosvfs.vfs import now
 
 if TYPE_CHECKING:
     from heliosaudit.events import Event
-    from heliosvfs.audited import AuditedConnection
+    from heliosvfs.connection import Connection
 
-__all__ = ["Signer", "change_passphrase", "enrol", "revoke", "signers", "unlock"]
+__all__ = ["Signer", "audited", "change_passphrase", "enrol", "revoke", "signers", "unlock"]
 
 TABLE = "__audit_signers"
 _NONCE_BYTES = 12
@@ -58,7 +59,7 @@ class Signer:
     revoked: str = ""
 
 
-def signers(connection: AuditedConnection) -> list[Signer]:
+def signers(connection: Connection) -> list[Signer]:
     """Return all signers, revoked ones too, by id.
 
     Raises:
@@ -69,9 +70,7 @@ def signers(connection: AuditedConnection) -> list[Signer]:
     ]
 
 
-def enrol(
-    connection: AuditedConnection, signer: str, *, name: str, passphrase: str, settings: KdfSettings | None = None
-) -> Signer:
+def enrol(connection: Connection, signer: str, *, name: str, passphrase: str, settings: KdfSettings | None = None) -> Signer:
     """Enrol a signer under a passphrase that nobody else shall know; an event says so.
 
     Args:
@@ -104,9 +103,7 @@ def enrol(
     return made
 
 
-def change_passphrase(
-    connection: AuditedConnection, signer: str, *, old: str, new: str, settings: KdfSettings | None = None
-) -> None:
+def change_passphrase(connection: Connection, signer: str, *, old: str, new: str, settings: KdfSettings | None = None) -> None:
     """Seal a signer's key under another passphrase; signatures stay what they are.
 
     Raises:
@@ -123,7 +120,7 @@ def change_passphrase(
     _auditor(connection).writer.in_transaction([(update, (sealed, kdf, signer))], [event])
 
 
-def revoke(connection: AuditedConnection, signer: str, *, reason: str) -> None:
+def revoke(connection: Connection, signer: str, *, reason: str) -> None:
     """Keep a signer from signing from now on; what they signed before stays signed.
 
     Raises:
@@ -139,7 +136,7 @@ def revoke(connection: AuditedConnection, signer: str, *, reason: str) -> None:
     _auditor(connection).writer.in_transaction([(update, (now(), signer))], [event])
 
 
-def unlock(connection: AuditedConnection, signer: str, passphrase: str) -> tuple[Signer, Ed25519PrivateKey]:
+def unlock(connection: Connection, signer: str, passphrase: str) -> tuple[Signer, Ed25519PrivateKey]:
     """Return a signer and their private key; a failure is recorded (21 CFR 11.300(d)).
 
     Raises:
@@ -168,14 +165,23 @@ def unlock(connection: AuditedConnection, signer: str, passphrase: str) -> tuple
     return known, Ed25519PrivateKey.from_private_bytes(raw)
 
 
-def _auditor(connection: AuditedConnection) -> Any:
-    if connection.auditor is None:
+def audited(connection: Connection) -> AuditedConnection:
+    """Return a connection, if it is audited.
+
+    Raises:
+        UsageError: It is not.
+    """
+    if not isinstance(connection, AuditedConnection) or connection.auditor is None:
         msg = "electronic signatures need an audited connection: a signature is bound to the events of what it signs"
         raise UsageError(msg)
-    return connection.auditor
+    return connection
 
 
-def _rows(connection: AuditedConnection, select: str, rest: str, bindings: tuple[Any, ...] = ()) -> list[Any]:
+def _auditor(connection: Connection) -> Any:
+    return audited(connection).auditor
+
+
+def _rows(connection: Connection, select: str, rest: str, bindings: tuple[Any, ...] = ()) -> list[Any]:
     writer = _auditor(connection).writer
     if not connection.table_exists("main", TABLE):
         return []
@@ -196,7 +202,7 @@ def _event(operation: str, signer: str, details: dict[str, Any], *, success: boo
     )
 
 
-def _require_idle(connection: AuditedConnection) -> None:
+def _require_idle(connection: Connection) -> None:
     _auditor(connection)
     if connection.txn_state() != apsw.SQLITE_TXN_NONE or connection.in_transaction:
         msg = "signers can't be changed inside a transaction: end it first"

@@ -76,8 +76,8 @@ class KeyFromVault:
         Raises:
             KeyUnavailableError: The service can't be reached, refuses, takes too long, or answers something else.
             UsageError: The address or the ciphertext is none.
+            PolicyViolationError: Networks are not to be used (heliosvfs.networks).
         """
-        require_network("a key from Vault")
         data = self._ask("decrypt", {"ciphertext": self._wrapped()})
         try:
             key = base64.b64decode(data["plaintext"], validate=True)
@@ -92,7 +92,7 @@ class KeyFromVault:
         """Have the service make a new key and return it wrapped, to be kept beside the database; nobody sees the key itself.
 
         Raises:
-            KeyUnavailableError, UsageError: As `secret`.
+            KeyUnavailableError, UsageError, PolicyViolationError: As `secret`.
         """
         data = self._ask("datakey/wrapped", {"bits": KEY_BYTES * 8})
         wrapped = data.get("ciphertext")
@@ -146,6 +146,7 @@ class KeyFromVault:
         return headers
 
     def _ask(self, operation: str, document: dict[str, Any]) -> dict[str, Any]:
+        require_network("a key from Vault")
         deadline = time.monotonic() + self.timeout
         connection = self._connection(self.timeout)
         path = f"/v1/{quote(self.mount)}/{operation}/{quote(self.key, safe='')}"

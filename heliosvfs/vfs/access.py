@@ -7,6 +7,7 @@ process adds an epoch; `generation` counts that, and whoever derived something f
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import msgspec.structs
 
@@ -185,13 +186,13 @@ class Access:
             self._refusal = error
             tell("UNLOCK", self.path, error=error)
             raise
-        tell("UNLOCK", self.path)
         self._refusal = None
         try:
             self._require_authentic(master, copy, credential)
         except BaseException:
             master.release()
             raise
+        tell("UNLOCK", self.path)
         self._master = master
         if self._new is not None:  # another process created the file first: its keys hold, not the ones prepared here
             self._new.discard()
@@ -259,7 +260,9 @@ class Access:
             master = self._derive(copy, self.credential)
         except WrongKeyError:
             msg = f"{self.path}: the master key was replaced, and the key that this connection was opened with has lost its slot"
-            raise WrongKeyError(msg) from None
+            lost = WrongKeyError(msg)
+            tell("UNLOCK", self.path, error=lost)
+            raise lost from None
         assert self._master is not None  # noqa: S101 - callers checked
         self._master.release()
         self._master = master
@@ -299,9 +302,9 @@ class Access:
         changed = change(copy.superblock)
         numbered = msgspec.structs.replace(changed, sequence=copy.superblock.sequence + 1)
         self._replace(copy, numbered, new_master)
-        differences = _differences(copy.superblock, changed)
-        if differences or new_master is not None:
-            tell("KEYS CHANGED", self.path, **differences, new_master_key=new_master is not None)
+        differences = _differences(copy.superblock, changed) | ({} if new_master is None else {"new_master_key": True})
+        if differences:
+            tell("KEYS CHANGED", self.path, **differences)
 
     def _replace(self, copy: UnverifiedCopy, numbered: Superblock, new_master: memoryview | None) -> None:
         if new_master is None:
@@ -336,10 +339,10 @@ class Access:
             self._master = None
 
 
-def _differences(before: Superblock, after: Superblock) -> dict[str, list[str] | int]:
+def _differences(before: Superblock, after: Superblock) -> dict[str, Any]:
     """Say what a change of the superblock did to keys: labels of slots, and how many data keys there are."""
     old, new = {slot.kdf.salt: slot.label for slot in before.slots}, {slot.kdf.salt: slot.label for slot in after.slots}
-    found: dict[str, list[str] | int] = {}
+    found: dict[str, Any] = {}
     if added := sorted(new[salt] for salt in new.keys() - old.keys()):
         found["slots_added"] = added
     if removed := sorted(old[salt] for salt in old.keys() - new.keys()):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import apsw
@@ -11,9 +12,10 @@ from heliosvfs.locks import ProcessLock
 if TYPE_CHECKING:
     from heliosvfs.vfs.database import DatabaseFile
 
-__all__ = ["add", "discard", "files_at", "files_of"]
+__all__ = ["add", "connection_count", "discard", "files_at", "files_of", "is_open"]
 
 _files: set[DatabaseFile] = set()
+_inherited: set[DatabaseFile] = set()  # of the process that this one was forked from
 _lock = ProcessLock()
 
 
@@ -29,6 +31,18 @@ def files_at(pointer: int) -> list[DatabaseFile]:
     return sorted(files, key=lambda file: file.opened_as)
 
 
+def connection_count() -> int:
+    """Return how many connections of this process have such files open."""
+    with _lock:
+        return len({file.connection_pointer for file in _files - _inherited})
+
+
+def is_open(file: DatabaseFile) -> bool:
+    """Tell whether a file was not closed yet."""
+    with _lock:
+        return file in _files
+
+
 def add(file: DatabaseFile) -> None:
     """Note an open file."""
     with _lock:
@@ -39,3 +53,8 @@ def discard(file: DatabaseFile) -> None:
     """Forget a file that is being closed."""
     with _lock:
         _files.discard(file)
+        _inherited.discard(file)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=lambda: _inherited.update(_files))

@@ -182,14 +182,14 @@ class WalFile(apsw.VFSFile):
             msg = f"{self._path}: a read of {amount} bytes at offset {offset} straddles frames"
             raise RefusedWriteError(msg)
         if amount == self._page_size and start == FRAME_HEADER:
-            self._open_frame(frame)
+            self._required_frame(frame)
             return self._page_view
         if amount < self._frame_size:
-            return self._open_frame(frame)[start : start + amount]
+            return self._required_frame(frame)[start : start + amount]
         if self._recovering:
             return self._recover(frame)
         # walRewriteChecksums: zeros here would be sealed again as if they were the page
-        plain = bytes(self._open_frame(frame))
+        plain = bytes(self._required_frame(frame))
         self._whole = (frame, plain)
         return plain
 
@@ -198,7 +198,7 @@ class WalFile(apsw.VFSFile):
         sealed = super().xRead(self._frame_size, frame)
         if len(sealed) < self._frame_size:
             return sealed[:0]
-        plain = self._opened(frame)
+        plain = self._open_frame(frame)
         if plain is not None:
             return bytes(plain)
         if self._database.page_keys().may_be_newer(sealed[-4:]):
@@ -209,7 +209,8 @@ class WalFile(apsw.VFSFile):
         """Return the database size, in pages, that the last commit in the log states; 0 if there is none."""
         self._whole = _NONE
         for number in range((self.xFileSize() - WAL_HEADER) // self._frame_size - 1, -1, -1):
-            plain = self._opened(WAL_HEADER + number * self._frame_size)  # None behind the end of the log: torn, or of an earlier one
+            # behind the end of the log is what was torn, or belongs to an earlier one
+            plain = self._open_frame(WAL_HEADER + number * self._frame_size)
             if plain is not None and (size := int.from_bytes(plain[4:8], "big")):
                 return size
         return 0
@@ -219,13 +220,13 @@ class WalFile(apsw.VFSFile):
         self._salts = header[_SALTS]
         return header
 
-    def _open_frame(self, frame: int) -> bytearray:
+    def _required_frame(self, frame: int) -> bytearray:
         """Return a plain frame, valid until the next is opened.
 
         Raises:
             TamperedError: The frame fails authentication, or the file ends within it.
         """
-        plain = self._opened(frame)
+        plain = self._open_frame(frame)
         if plain is None:
             raise self._damaged(frame)
         return plain
@@ -235,7 +236,7 @@ class WalFile(apsw.VFSFile):
         msg = f"{self._path}: frame {number} at offset {frame} fails authentication: it is damaged or was tampered with"
         return TamperedError(msg, file=self._path, page=number, offset=frame)
 
-    def _opened(self, frame: int) -> bytearray | None:
+    def _open_frame(self, frame: int) -> bytearray | None:
         """Return a plain frame, valid until the next is opened; None: it fails authentication, or the file ends within it.
 
         The salts may be those of an earlier log: a process that joins a WAL never reads its header, and another may have
@@ -299,7 +300,7 @@ class WalFile(apsw.VFSFile):
             else:
                 self._held = (offset, bytes(data))
         elif start == FRAME_HEADER and size == self._page_size:
-            header = bytes(self._open_frame(offset - FRAME_HEADER)[:FRAME_HEADER])
+            header = bytes(self._required_frame(offset - FRAME_HEADER)[:FRAME_HEADER])
             self._seal(offset - FRAME_HEADER, header, data, self._salts_of(header))
         elif start == 0 and size < FRAME_HEADER and self._last_salts:
             self._begin(offset, bytes(data), self._last_salts)

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -51,7 +53,7 @@ def test_the_laptop_shows_what_is_cleared_and_nothing_else(tmp_path: Path) -> No
     assert "colonel reads the ferryman and the bridge is open" in said
     assert "major reads the bridge is open" in said
     assert "'SELECT name FROM source': no such table: source" in said
-    assert "'SELECT name FROM nothing': no such table: nothing" in said
+    assert "'SELECT name FROM archive': no such table: archive" in said
     assert "needs a network" in said
     assert "major: " in said.partition("the log knows better")[2]
 
@@ -76,6 +78,15 @@ def test_the_investigation_finds_who_it_was_and_what_was_cut_off(tmp_path: Path)
     assert "('t.ripley', 'account', 39)" in said
     assert "Against the checkpoint: verified" in said
     assert "alone 'consistent, unanchored', against the checkpoint 'broken'" in said
+
+
+@pytest.mark.parametrize("name", ["point_of_sale", "tenants", "field_laptop", "factory_gateway", "reporting", "forensics"])
+def test_without_a_folder_an_example_leaves_nothing_behind(name: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-W", "error", str(ROOT / "examples" / f"{name}.py")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert not done.returncode, done.stderr
+    assert done.stdout
+    assert not list(tmp_path.iterdir())
 
 
 def test_every_example_is_run() -> None:
