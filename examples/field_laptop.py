@@ -64,8 +64,8 @@ def main(folder: Path) -> None:
             print(error)
         with heliosvfs.session(user="auditor", clearance="TOP_SECRET"):
             sql = "SELECT user, error FROM __audit_log WHERE operation = 'ACCESS DENIED' ORDER BY id"
-            for user, error in connection.execute(sql):
-                print(f"the log knows better: {user}: {error}")
+            for user, reason in connection.execute(sql):
+                print(f"the log knows better: {user}: {reason}")
 
 
 if __name__ == "__main__":

@@ -46,7 +46,7 @@ def main(folder: Path) -> None:
             print(f"{service}: {report.events} events, {report.verdict}")
             report.raise_if_broken()
             sql = "SELECT application_name, operation, custom->>'subject' FROM __audit_log WHERE custom->>'subject' IS NOT NULL"
-            found.update(connection.execute(sql).fetchall())
+            found.update((str(who), str(what), str(whose)) for who, what, whose in connection.execute(sql))
     print("Who did what with whose data:")
     for (application, operation, subject), count in sorted(found.items()):
         print(f"  {subject}: {application} {operation} x{count}")
