@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import apsw
@@ -10,6 +12,7 @@ import typer
 
 import heliosvfs
 from heliosaudit.errors import AuditError, AuditPolicyError
+from heliosvfs import defaults
 from heliosvfs.cli import audit, backups, config, databases, demo, rotation, shell, signatures, slots, subjects
 from heliosvfs.errors import ConfigError, HeliosError, PolicyViolationError, UsageError
 
@@ -52,9 +55,17 @@ def _version(value: bool) -> None:  # noqa: FBT001 - typer's callback
 @app.callback()
 def _options(
     *,
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show versions and exit.")] = False,
+    version: Annotated[  # noqa: ARG001 - its callback has acted on it
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show versions and exit.")
+    ] = False,
+    config: Annotated[
+        Path | None,
+        typer.Option("--config", metavar="TOML", help=f"A configuration that names the key; also {defaults.CONFIG_VARIABLE}."),
+    ] = None,
 ) -> None:
     """Look after encrypted SQLite databases."""
+    if config is not None:
+        os.environ[defaults.CONFIG_VARIABLE] = str(config)
 
 
 def run() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -10,6 +11,9 @@ from typing import Annotated
 
 import typer
 
+from heliosvfs import defaults
+from heliosvfs.config import Config
+from heliosvfs.config.keys import key_of
 from heliosvfs.errors import UsageError
 from heliosvfs.keyring import Key
 from heliosvfs.keysources import KeyFile, KeyFromCommand, KeyFromEnvironment
@@ -48,6 +52,12 @@ NewKeyCommandOption = Annotated[
 NewPassphraseOption = Annotated[bool, typer.Option("--new-passphrase", help="What these give is a passphrase, not a raw key.")]
 
 
+def _configured_key() -> Key | None:
+    """Return the key that the configuration of this process names, None if there is none or it names none."""
+    config = os.environ.get(defaults.CONFIG_VARIABLE)
+    return None if not config else key_of(Config.from_file(config))
+
+
 def key_from(  # noqa: PLR0913 - one parameter for each option
     file: Path | None,
     environment: str | None,
@@ -57,10 +67,11 @@ def key_from(  # noqa: PLR0913 - one parameter for each option
     what: str = "Passphrase",
     new: bool = False,
 ) -> Key:
-    """Return the key that the options name, or ask for a passphrase; a new one is asked for twice.
+    """Return the key that the options name, or else the configuration, or ask for a passphrase; a new one is asked for twice.
 
     Raises:
         UsageError: More than one source was named, there is nobody to ask, or the two answers differ.
+        ConfigError: The configuration can't be used.
     """
     if sum(source is not None for source in (file, environment, command)) > 1:
         msg = "name one source of the key: a file, a variable or a command"
@@ -71,6 +82,9 @@ def key_from(  # noqa: PLR0913 - one parameter for each option
         return KeyFromEnvironment(environment, passphrase=passphrase)
     if command is not None:
         return KeyFromCommand(shlex.split(command), passphrase=passphrase)
+    configured = None if new else _configured_key()
+    if configured is not None:
+        return configured
     if passphrase:
         msg = "--passphrase says what a file, a variable or a command holds: name one of them"
         raise UsageError(msg)

@@ -179,3 +179,18 @@ def test_signatures_need_an_audit_log(tmp_path: Path, key_file: Path) -> None:
     done = run("signer", "list", tmp_path / "plain.db", "--key-file", key_file)
     assert done.returncode == 2
     assert "no audit log" in done.stderr
+
+
+def test_every_command_takes_its_key_from_a_configuration(tmp_path: Path, key_file: Path) -> None:
+    path, file = tmp_path / "app.db", tmp_path / "heliosdb.toml"
+    heliosvfs.connect(path, key=KEY).close()
+    file.write_text(f'[encryption]\nkey_source = {{ File = "{key_file}" }}\n')
+    assert run("check", path).returncode == 2  # nobody is there to ask
+    assert run("--config", file, "check", path).returncode == 0
+    assert run("check", path, environment={"HELIOSDB_CONFIG": str(file)}).returncode == 0
+    assert run("--config", file, "key", "list", path, "--json").returncode == 0
+    (tmp_path / "other.key").write_text("00" * 32)
+    (tmp_path / "other.key").chmod(0o600)
+    assert run("--config", file, "check", path, "--key-file", tmp_path / "other.key").returncode == 1  # an option goes before it
+    (tmp_path / "bad.toml").write_text("[databse]\n")
+    assert "did you mean 'database'" in run("--config", tmp_path / "bad.toml", "check", path).stderr
