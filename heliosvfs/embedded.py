@@ -106,13 +106,12 @@ class EmbeddedDatabase:
             apsw.Error: What SQLite says.
         """
         before = self.connection.total_changes()
-        cursor = self.connection.cursor()
-        rows: list[Any] = cursor.execute(sql, parameters).fetchall()
+        rows = _rows(self.connection.cursor().execute(sql, parameters))
         changed = self.connection.changes() if self.connection.total_changes() != before else 0
         return Result(rows, 0 if rows else changed)
 
     def query(self, sql: str, parameters: Any = ()) -> list[tuple[Any, ...]]:
-        """Run a statement that only reads, and return its rows.
+        """Run a statement that only reads, and return its rows; checksums of the audit log as hexadecimal text, fit for JSON.
 
         Raises:
             UsageError: It would write; nothing was run.
@@ -120,8 +119,7 @@ class EmbeddedDatabase:
         """
         cursor = self.connection.cursor()
         with _only_reading(self.connection):
-            rows: list[Any] = cursor.execute(sql, parameters).fetchall()
-        return rows
+            return _rows(cursor.execute(sql, parameters))
 
     def get_storage_info(self) -> dict[str, Any]:
         """See `heliosvfs.Connection.get_storage_info`."""
@@ -214,6 +212,19 @@ class EmbeddedDatabase:
     def __exit__(self, *exception: object) -> None:
         """Close the database."""
         self.close()
+
+
+def _rows(cursor: Any) -> list[tuple[Any, ...]]:
+    """Return all rows; checksums of the audit log as text."""
+    try:
+        columns = cursor.description_full
+    except apsw.ExecutionCompleteError:
+        return []
+    places = [number for number, column in enumerate(columns) if column[3:5] == ("__audit_log", "checksum")]
+    rows: list[Any] = cursor.fetchall()
+    for place in places:
+        rows = [(*row[:place], None if row[place] is None else bytes(row[place]).hex(), *row[place + 1 :]) for row in rows]
+    return rows
 
 
 class _only_reading:  # noqa: N801 - it reads as what it does

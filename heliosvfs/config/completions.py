@@ -178,6 +178,11 @@ def _contradictions(config: Config) -> list[tuple[str, bool, str]]:
             'expected capture_parameters = "expanded", for row images hold values',
         ),
         (
+            "audit.hash_key_source",
+            (audit.capture_parameters == "hashed") != (audit.hash_key_source is not None),
+            'expected it with capture_parameters = "hashed", and only then: without a key, short values could be guessed',
+        ),
+        (
             "logging.audit_log_path",
             config.logging.audit_log_enabled and not config.logging.audit_log_path,
             "expected the path of a file",

@@ -25,7 +25,7 @@ from heliosvfs.keysources import (
     key_source,
 )
 
-__all__ = ["AskedPassphrase", "key_of", "no_key"]
+__all__ = ["AskedPassphrase", "hash_key_of", "key_of", "no_key"]
 
 
 class AskedPassphrase:
@@ -56,6 +56,27 @@ def key_of(config: Config) -> Key | None:
         except UsageError as error:
             raise reading.problem(config.origins.source, "encryption.key_source", str(error)) from None
     return defaults.environment_key()
+
+
+def hash_key_of(config: Config) -> bytes:
+    """Return the key of hashed parameters in the audit log, empty if there is none.
+
+    Raises:
+        ConfigError: The source is named wrongly, or gives a passphrase.
+        KeyUnavailableError: The source has no key.
+    """
+    option = config.audit.hash_key_source
+    if option is None:
+        return b""
+    try:
+        secret = _source(option, config).secret()
+    except UsageError as error:
+        raise reading.problem(config.origins.source, "audit.hash_key_source", str(error)) from None
+    if secret.kind != "raw":
+        raise reading.problem(
+            config.origins.source, "audit.hash_key_source", "expected a raw key of 32 bytes, found a passphrase"
+        )
+    return secret.value
 
 
 def no_key(config: Config, error: KeyUnavailableError) -> KeyUnavailableError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import heliosaudit
 from heliosvfs.config import reading
 from heliosvfs.config.configs import Config
+from heliosvfs.config.keys import hash_key_of
 from heliosvfs.config.presets import PRESETS
 
 __all__ = ["policy_of", "require_floors"]
@@ -35,6 +36,7 @@ def policy_of(config: Config) -> heliosaudit.Policy | None:
             async_buffer_size=buffer,
             read_durability=audit.read_durability,
             capture_parameters=audit.capture_parameters,
+            hash_key=hash_key_of(config),
             capture_rows=audit.capture_rows,
             max_query_length=audit.max_query_length,
             max_value_length=audit.max_value_length,

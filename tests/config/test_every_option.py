@@ -267,6 +267,20 @@ def _(place: Place) -> None:
             )
 
 
+@effect("audit.hash_key_source")
+def _(place: Place) -> None:
+    hashed = {"enabled": True, "capture_parameters": "hashed", "hash_key_source": {"File": str(place.key)}}
+    with place.open(audit=hashed) as connection:
+        connection.execute("CREATE TABLE t(x)")
+        for value in ("Ada", "Ada", "Bob"):
+            connection.execute("INSERT INTO t VALUES(?)", (value,))
+        one, two, other = (row[2] for row in log_of(connection) if row[0] == "INSERT")
+        assert one == two != other
+        assert "Ada" not in one
+    place.refused("hash_key_source", audit={"enabled": True, "capture_parameters": "hashed"})
+    place.refused("hash_key_source", audit={"hash_key_source": {"File": str(place.key)}})
+
+
 @effect("audit.capture_rows")
 def _(place: Place) -> None:
     with place.open(audit={"enabled": True, "capture_rows": "values"}) as connection:

@@ -331,6 +331,7 @@ def test_the_patient_monitor_runs(tmp_path: Path, key_file: Path, monkeypatch: p
     )
     assert [event[3] for event in events] == ["UPDATE", "SELECT", "INSERT"]
     assert [event[6] for event in events] == [1, 1, 1]
+    assert all(len(json.loads(json.dumps(event))[9]) == 64 for event in events)  # checksums fit for JSON, as its report needs
     assert len(database.execute("DELETE FROM vital WHERE patient = ?", ("P12345",))) == 1
     database.close()
 
