@@ -83,9 +83,7 @@ def check(rows_in_order: Iterable[Row], start: Head) -> tuple[Head, int, Break |
     return Head(number, previous, last), count, None
 
 
-def entries(connection: apsw.Connection, after: int, until: int | None) -> Iterator[Row]:
-    """Yield the log's rows; only what is hashed is read, never a generated column."""
-    where = "id > ?" if until is None else "id > ? AND id <= ?"
-    bindings = (after,) if until is None else (after, until)
-    cursor = connection.cursor()
-    yield from cursor.execute(f"SELECT id, record, checksum FROM main.{LOG} WHERE {where} ORDER BY id", bindings)
+def entries(connection: apsw.Connection, after: int, until: int) -> Iterator[Row]:
+    """Yield the log's rows after one id up to another; only what is hashed is read, never a generated column."""
+    sql = f"SELECT id, record, checksum FROM main.{LOG} WHERE id > ? AND id <= ? ORDER BY id"
+    yield from connection.cursor().execute(sql, (after, until))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,6 +17,11 @@ __all__ = ["BY_APPLICATION", "Gate"]
 
 _PATIENCE = 5  # seconds
 BY_APPLICATION = Refusal("denied by the application's authorizer")
+
+
+def _first(answers: Iterable[Refusal | None]) -> Refusal | None:
+    """Return the first refusal; rules after it are not asked."""
+    return next((answer for answer in answers if answer is not None), None)
 
 
 class Gate:
@@ -91,9 +96,7 @@ class Gate:
         reason = None if self._applying == thread and code == apsw.SQLITE_SAVEPOINT else guards.denial(action)
         if reason is None and code in guards.WRITES and thread not in self._inside:
             reason = f"{first} would be written past the audit"
-        refusal = None if reason is None else Refusal(reason)
-        for rule in self.rules:
-            refusal = refusal or rule.authorize(action)
+        refusal = self._refusal_of_action(action) if reason is None else Refusal(reason)
         if refusal is not None:
             self._denials[thread] = refusal
             return apsw.SQLITE_DENY
@@ -121,7 +124,6 @@ class Gate:
     def end_vacuum(self) -> None:
         """Note that it has ended."""
         self._vacuuming = 0
-        self._applying = 0
         self.take_actions()
 
     def deny(self, refusal: Refusal) -> None:
@@ -130,28 +132,18 @@ class Gate:
 
     def refusal_of(self, sql: str, bindings: Any, verdict: Verdict) -> Refusal | None:
         """Ask the rules about a statement that is to run."""
-        for rule in self.rules:
-            refusal = rule.inspect(sql, bindings, verdict)
-            if refusal is not None:
-                return refusal
-        return None
+        return _first(rule.inspect(sql, bindings, verdict) for rule in self.rules)
 
     def refusal_of_unprepared(self, sql: str) -> Refusal | None:
         """Ask the rules about SQL that could not be prepared."""
-        for rule in self.rules:
-            refusal = rule.inspect_unprepared(sql)
-            if refusal is not None:
-                return refusal
-        return None
+        return _first(rule.inspect_unprepared(sql) for rule in self.rules)
 
     def refusal_of_blob(self, schema: str, table: str, column: str, *, writes: bool) -> Refusal | None:
         """Ask the rules about a blob handle, for which SQLite asks no authorizer."""
-        code = apsw.SQLITE_UPDATE if writes else apsw.SQLITE_READ
-        for rule in self.rules:
-            refusal = rule.authorize((code, table, column, schema, None))
-            if refusal is not None:
-                return refusal
-        return None
+        return self._refusal_of_action((apsw.SQLITE_UPDATE if writes else apsw.SQLITE_READ, table, column, schema, None))
+
+    def _refusal_of_action(self, action: Action) -> Refusal | None:
+        return _first(rule.authorize(action) for rule in self.rules)
 
     def told(self, error: BaseException, sql: str, refusal: Refusal | None, *, ran: bool) -> BaseException:
         """Ask the rules what the application is told of an error; what stands in its place leads back to it by nothing."""

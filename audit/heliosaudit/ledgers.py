@@ -155,12 +155,9 @@ class Ledger:
         """Write facts in a transaction of their own on the application's connection."""
         events, writer = self.take_facts(), self._writer
         try:
-            writer.run("BEGIN IMMEDIATE")
-            writer.append(events)
-            writer.run("COMMIT")
+            with writer.in_transaction():
+                writer.append(events)
         except (apsw.Error, AuditError):
-            if writer.connection.in_transaction:
-                writer.run("ROLLBACK")
             self.put_back(events)
             return False
         return True

@@ -158,15 +158,13 @@ def _follow_alone(
     connection: apsw.Connection, start: Head, last: int, of: int, progress: Callable[[int, int], None] | None
 ) -> tuple[Head, int, Break | None]:
     head, events, broken = start, 0, None
-    if progress is None:
-        head, events, broken = check(entries(connection, start.id, last), start)
-    else:
-        for until in range(start.id + _BLOCK, last + _BLOCK, _BLOCK):
-            head, count, broken = check(entries(connection, head.id, min(until, last)), head)
-            events += count
+    for until in range(start.id + _BLOCK, last + _BLOCK, _BLOCK):
+        head, count, broken = check(entries(connection, head.id, min(until, last)), head)
+        events += count
+        if progress is not None:
             progress(events, of)
-            if broken is not None:
-                break
+        if broken is not None:
+            break
     if broken is None and head.id < last:
         broken = Break(head.id + 1, "missing", f"event {head.id + 1}", "nothing")
     return head, events, broken

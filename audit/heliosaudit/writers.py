@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -77,8 +77,9 @@ class Writer:
         with self.privately(hides=hides):
             return _cursor(self.connection).execute(f"{sql} -- {self.secret}", bindings).fetchall()
 
-    def in_transaction(self, statements: Sequence[tuple[str, tuple[Any, ...]]], events: list[Event]) -> None:
-        """Run statements on tables of the log, and append their events, in a transaction of their own.
+    @contextmanager
+    def in_transaction(self) -> Iterator[None]:
+        """Run the block, which runs and appends what it has, in a transaction of the log's own.
 
         Raises:
             apsw.BusyError: Another connection is writing, for longer than the busy timeout.
@@ -86,9 +87,7 @@ class Writer:
         """
         self.run("BEGIN IMMEDIATE")
         try:
-            for sql, bindings in statements:
-                self.run(sql, bindings)
-            self.append(events)
+            yield
             self.run("COMMIT")
         except BaseException:
             if self.connection.in_transaction:

@@ -84,23 +84,23 @@ def record_consent(  # noqa: PLR0913 - what a consent is made of
     if auditor is None or connection.in_transaction or not purpose.strip():
         msg = "a consent is recorded on an audited connection, in no transaction, and for a purpose"
         raise UsageError(msg)
-    session = current()
-    number = 1
-    if connection.table_exists("main", TABLE):
-        number += auditor.writer.run(f"SELECT coalesce(max(id), 0) FROM main.{TABLE}")[0][0]
-    consent = Consent(number, subject, purpose, given, now(), basis, text_version, session.user)
-    row = (number, subject, purpose, int(given), consent.time, basis, text_version, session.user)
-    event = event_of(
-        "CONSENT GIVEN" if given else "CONSENT WITHDRAWN",
-        event_class="AUDIT",
-        user=session.user,
-        session_id=session.id,
-        target=purpose,
-        details={"entry": number, "basis": basis, "text_version": text_version},
-    )
-    insert = f"INSERT INTO main.{TABLE}({_COLUMNS}) VALUES(?, ?, ?, ?, ?, ?, ?, ?)"
-    auditor.writer.in_transaction([(_MAKE, ()), (_INDEX, ()), (insert, row)], [event])
-    return consent
+    session, writer = current(), auditor.writer
+    insert = f"INSERT INTO main.{TABLE}({_COLUMNS}) VALUES(NULL, ?, ?, ?, ?, ?, ?, ?) RETURNING id"
+    with writer.in_transaction():
+        writer.run(_MAKE)
+        writer.run(_INDEX)
+        time = now()
+        number = writer.run(insert, (subject, purpose, int(given), time, basis, text_version, session.user))[0][0]
+        event = event_of(
+            "CONSENT GIVEN" if given else "CONSENT WITHDRAWN",
+            event_class="AUDIT",
+            user=session.user,
+            session_id=session.id,
+            target=purpose,
+            details={"entry": number, "basis": basis, "text_version": text_version},
+        )
+        writer.append([event])
+    return Consent(number, subject, purpose, given, time, basis, text_version, session.user)
 
 
 def consents_of(connection: Connection, subject: Any) -> list[Consent]:

@@ -95,9 +95,8 @@ def _expire(connection: Connection, expiry: Expiry, before: float, *, dry_run: b
     some = f"rowid IN (SELECT rowid FROM {table} WHERE {when} < ? LIMIT {_BATCH})" if has_rowid else f"{when} < ?"
     deleted = 0
     while True:
-        before_changes = connection.total_changes()
         connection.execute(f"DELETE FROM {table} WHERE {some}", (before,)).fetchall()
-        count = connection.changes() if connection.total_changes() != before_changes else 0
+        count = connection.changes()
         deleted += count
         if count < _BATCH or not has_rowid:
             return Expired(expiry.table, deleted, unreadable)

@@ -6,7 +6,9 @@ revocation is an event of the hash-chained log, and it is there that a signature
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +30,7 @@ from heliosvfs.vfs import now
 
 if TYPE_CHECKING:
     from heliosaudit.events import Event
+    from heliosaudit.writers import Writer
     from heliosvfs.connection import Connection
 
 __all__ = ["Signer", "audited", "change_passphrase", "enrol", "revoke", "signers", "unlock"]
@@ -84,13 +87,10 @@ def enrol(connection: Connection, signer: str, *, name: str, passphrase: str, se
         UsageError: The id is taken or empty, the passphrase is too short, or a transaction is open.
         apsw.BusyError: Another connection is writing.
     """
-    _require_idle(connection)
+    _auditor(connection)
     _check(passphrase)
     if not signer.strip() or not name.strip():
         msg = "a signer has an id and a printed name"
-        raise UsageError(msg)
-    if any(one.id == signer for one in signers(connection)):
-        msg = f"there is, or was, a signer {signer!r}: an id is never given to anybody else (21 CFR 11.100(a))"
         raise UsageError(msg)
     key = Ed25519PrivateKey.generate()
     public = _public(key)
@@ -99,7 +99,13 @@ def enrol(connection: Connection, signer: str, *, name: str, passphrase: str, se
     row = (signer, name, public, sealed, kdf, made.enrolled)
     insert = f"INSERT INTO main.{TABLE}(id, name, public_key, sealed, kdf, enrolled) VALUES(?, ?, ?, ?, ?, ?)"
     event = _event("ENROL SIGNER", signer, {"name": name, "public_key": public})
-    _auditor(connection).writer.in_transaction([(_MAKE, ()), (insert, row)], [event])
+    with _changing(connection) as writer:
+        writer.run(_MAKE)
+        if _rows(connection, "SELECT 1", "WHERE id = ?", (signer,)):
+            msg = f"there is, or was, a signer {signer!r}: an id is never given to anybody else (21 CFR 11.100(a))"
+            raise UsageError(msg)
+        writer.run(insert, row)
+        writer.append([event])
     return made
 
 
@@ -111,13 +117,14 @@ def change_passphrase(connection: Connection, signer: str, *, old: str, new: str
         WrongKeyError: The old passphrase is wrong; the attempt is recorded.
         apsw.BusyError: Another connection is writing.
     """
-    _require_idle(connection)
     _check(new)
     known, key = unlock(connection, signer, old)
     kdf, sealed = _seal(key, signer, known.public_key, new, settings or KdfSettings())
-    update = f"UPDATE main.{TABLE} SET sealed = ?, kdf = ? WHERE id = ?"
+    update = f"UPDATE main.{TABLE} SET sealed = ?, kdf = ? WHERE id = ? AND revoked IS NULL"
     event = _event("CHANGE SIGNER PASSPHRASE", signer, {})
-    _auditor(connection).writer.in_transaction([(update, (sealed, kdf, signer))], [event])
+    with _changing(connection) as writer:
+        writer.run(update, (sealed, kdf, signer))
+        writer.append([event])
 
 
 def revoke(connection: Connection, signer: str, *, reason: str) -> None:
@@ -127,13 +134,14 @@ def revoke(connection: Connection, signer: str, *, reason: str) -> None:
         UsageError: There is no such signer, or they are revoked already.
         apsw.BusyError: Another connection is writing.
     """
-    _require_idle(connection)
-    if not any(one.id == signer and not one.revoked for one in signers(connection)):
-        msg = f"there is no signer {signer!r} who could be revoked"
-        raise UsageError(msg)
     update = f"UPDATE main.{TABLE} SET revoked = ?, sealed = x'' WHERE id = ?"
     event = _event("REVOKE SIGNER", signer, {"reason": reason})
-    _auditor(connection).writer.in_transaction([(update, (now(), signer))], [event])
+    with _changing(connection) as writer:
+        if not _rows(connection, "SELECT 1", "WHERE id = ? AND revoked IS NULL", (signer,)):
+            msg = f"there is no signer {signer!r} who could be revoked"
+            raise UsageError(msg)
+        writer.run(update, (now(), signer))
+        writer.append([event])
 
 
 def unlock(connection: Connection, signer: str, passphrase: str) -> tuple[Signer, Ed25519PrivateKey]:
@@ -202,11 +210,15 @@ def _event(operation: str, signer: str, details: dict[str, Any], *, success: boo
     )
 
 
-def _require_idle(connection: Connection) -> None:
-    _auditor(connection)
+@contextlib.contextmanager
+def _changing(connection: Connection) -> Iterator[Writer]:
+    """Hold the write lock while who may sign changes, so that what was looked up stays true until it is written."""
+    writer = _auditor(connection).writer
     if connection.txn_state() != apsw.SQLITE_TXN_NONE or connection.in_transaction:
         msg = "signers can't be changed inside a transaction: end it first"
         raise UsageError(msg)
+    with writer.in_transaction():
+        yield writer
 
 
 def _check(passphrase: str) -> None:

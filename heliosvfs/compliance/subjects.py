@@ -158,14 +158,13 @@ class _Erasure:
             return
         self._names.add(name.lower())
         self._collect(table, target)
-        before = self._connection.total_changes()
         if what == "delete":
             self._connection.execute(f"DELETE FROM {target} WHERE {table.where}", (self._subject,)).fetchall()
-            self._deleted[name] = self._connection.changes() if self._connection.total_changes() != before else 0
+            self._deleted[name] = self._connection.changes()
         elif table.personal:
             rows = ", ".join(f"{quoted(column.name)} = {_nothing(column)}" for column in table.personal)
             self._connection.execute(f"UPDATE {target} SET {rows} WHERE {table.where}", (self._subject,)).fetchall()
-            self._anonymised[name] = self._connection.changes() if self._connection.total_changes() != before else 0
+            self._anonymised[name] = self._connection.changes()
 
     def _collect(self, table: Table, target: str) -> None:
         if not table.personal:

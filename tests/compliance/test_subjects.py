@@ -6,7 +6,9 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -212,6 +214,24 @@ def test_consents_are_appended_and_the_last_word_counts(connection: Any) -> None
     ).fetchall()
     assert events == [("CONSENT GIVEN", "newsletter"), ("CONSENT WITHDRAWN", "newsletter")]
     assert verify(connection).ok
+
+
+def test_a_consent_is_numbered_after_one_that_was_recorded_while_it_waited_for_the_lock(tmp_path: Path) -> None:
+    path = tmp_path / "shop.db"
+    with closing(make(path)) as connection:
+        record_consent(connection, 1, "newsletter", given=True)
+
+    def record() -> int:
+        with closing(heliosvfs.connect(path, key=KEY, audit="gdpr")) as connection:
+            return record_consent(connection, 1, "newsletter", given=False).id
+
+    with ThreadPoolExecutor(1) as threads, closing(heliosvfs.connect(path, key=KEY)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        waiting = threads.submit(record)
+        time.sleep(0.5)  # it has begun, and waits
+        other.execute("INSERT INTO __audit_consents VALUES(NULL, 2, 'newsletter', 1, '', '', '', '')")
+        other.execute("COMMIT")
+        assert waiting.result() == 3
 
 
 @pytest.mark.parametrize(
