@@ -13,13 +13,12 @@ from typing import Annotated, Any
 
 import typer
 
-from heliosaudit import stores
 from heliosvfs.audited import AuditedConnection
 from heliosvfs.cli.keys import KeyCommandOption, KeyEnvOption, KeyFileOption, PassphraseOption, key_from
 from heliosvfs.cli.output import JsonOption, print_json, print_table
+from heliosvfs.cli.recording import recorded
 from heliosvfs.compliance import signatures, signers
 from heliosvfs.errors import UsageError
-from heliosvfs.opening import connect
 
 __all__ = ["signature", "signer"]
 
@@ -36,13 +35,10 @@ _NEW_VARIABLE = "HELIOSVFS_NEW_SIGNER_PASSPHRASE"
 
 @contextlib.contextmanager
 def _open(file: Path, key_file: Any, key_env: Any, key_command: Any, *, passphrase: bool) -> Iterator[AuditedConnection]:
-    key = key_from(key_file, key_env, key_command, passphrase=passphrase)
-    with contextlib.closing(connect(file, key=key, create=False)) as connection:
-        if not stores.has_log(connection):
+    with recorded(file, key_from(key_file, key_env, key_command, passphrase=passphrase), create=False) as connection:
+        if not isinstance(connection, AuditedConnection):
             msg = f"{file} has no audit log, and signatures are part of one: heliosvfs.connect(..., audit=...) makes it"
             raise UsageError(msg)
-    with contextlib.closing(connect(file, key=key, create=False, audit="fda_21_cfr_part_11")) as connection:
-        assert isinstance(connection, AuditedConnection)  # noqa: S101 - it was asked for
         yield connection
 
 
