@@ -27,7 +27,7 @@ from heliosaudit.schemas import LOG
 from heliosaudit.sessions import current
 from heliosaudit.verifications import log_uuid
 from heliosaudit.verifications import verify as verify_log
-from heliosvfs.cli.keys import KeyCommandOption, KeyEnvOption, KeyFileOption, PassphraseOption, key_from
+from heliosvfs.cli.keys import KeyOptions, takes_keys
 from heliosvfs.cli.output import JsonOption, print_facts, print_json, print_table, progress_bar
 from heliosvfs.errors import UsageError
 from heliosvfs.keyring import Key, as_secret
@@ -115,6 +115,7 @@ def _for_people(row: tuple[Any, ...]) -> list[Any]:
 
 
 @app.command()
+@takes_keys
 def log(  # noqa: PLR0913 - the options of the command
     file: FileArgument,
     *,
@@ -127,10 +128,7 @@ def log(  # noqa: PLR0913 - the options of the command
     until: Annotated[str | None, typer.Option(help="Only before this time.")] = None,
     failures: Annotated[bool, typer.Option("--failures", help="Only what failed or was denied.")] = False,
     limit: Annotated[int, typer.Option(help="At most so many, the newest.", min=1)] = 50,
-    key_file: KeyFileOption = None,
-    key_env: KeyEnvOption = None,
-    key_command: KeyCommandOption = None,
-    passphrase: PassphraseOption = False,
+    key: KeyOptions,
     as_json: JsonOption = False,
 ) -> None:
     """Show events, oldest first."""
@@ -144,42 +142,38 @@ def log(  # noqa: PLR0913 - the options of the command
         "until": until,
         "failures": failures,
     }
-    with _open(file, key_from(key_file, key_env, key_command, passphrase=passphrase)) as connection:
+    with _open(file, key.source()) as connection:
         _note(connection, "READ LOG", {name: value for name, value in filters.items() if value})
         _print_events(_select(connection, filters, 0, limit, newest=True), as_json=as_json)
 
 
 @app.command()
-def search(  # noqa: PLR0913 - the options of the command
+@takes_keys
+def search(
     file: FileArgument,
     text: Annotated[str, typer.Argument(help="What the SQL with its values holds, such as a patient's number.")],
     *,
     limit: Annotated[int, typer.Option(help="At most so many, the newest.", min=1)] = 50,
-    key_file: KeyFileOption = None,
-    key_env: KeyEnvOption = None,
-    key_command: KeyCommandOption = None,
-    passphrase: PassphraseOption = False,
+    key: KeyOptions,
     as_json: JsonOption = False,
 ) -> None:
     """Find the events whose SQL holds a text."""
-    with _open(file, key_from(key_file, key_env, key_command, passphrase=passphrase)) as connection:
+    with _open(file, key.source()) as connection:
         _note(connection, "SEARCH LOG", {})
         _print_events(_select(connection, {"text": text}, 0, limit, newest=True), as_json=as_json)
 
 
 @app.command()
-def tail(  # noqa: PLR0913 - the options of the command
+@takes_keys
+def tail(
     file: FileArgument,
     *,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on, and show events as they come.")] = False,
     lines: Annotated[int, typer.Option("--lines", "-n", help="How many to begin with.", min=1)] = 10,
-    key_file: KeyFileOption = None,
-    key_env: KeyEnvOption = None,
-    key_command: KeyCommandOption = None,
-    passphrase: PassphraseOption = False,
+    key: KeyOptions,
 ) -> None:
     """Show the last events, a line each."""
-    with _open(file, key_from(key_file, key_env, key_command, passphrase=passphrase)) as connection:
+    with _open(file, key.source()) as connection:
         _note(connection, "READ LOG", {"follow": follow})
         last, newest = 0, True
         while True:
@@ -197,16 +191,14 @@ def tail(  # noqa: PLR0913 - the options of the command
 
 
 @app.command()
+@takes_keys
 def verify(  # noqa: PLR0913 - the options of the command
     file: FileArgument,
     *,
     checkpoint: Annotated[Path | None, typer.Option(help="A checkpoint that was kept elsewhere.", show_default=False)] = None,
     public_key: Annotated[str | None, typer.Option(help="The verifier key of who signed it: name+hash+base64.")] = None,
     workers: Annotated[int, typer.Option(help="Processes that a long log is divided over; 0: as many as processors.")] = 0,
-    key_file: KeyFileOption = None,
-    key_env: KeyEnvOption = None,
-    key_command: KeyCommandOption = None,
-    passphrase: PassphraseOption = False,
+    key: KeyOptions,
     as_json: JsonOption = False,
 ) -> None:
     """Verify the chain, and against a checkpoint that nothing was cut off or rewritten; exit status 1: it is broken."""
@@ -216,7 +208,7 @@ def verify(  # noqa: PLR0913 - the options of the command
             msg = "--checkpoint needs --public-key: a checkpoint proves nothing unless you know who signed it"
             raise UsageError(msg)
         trusted = Checkpoint.parse(checkpoint.read_text(encoding="utf-8"), VerifyingKey.parse(public_key))
-    secret = as_secret(key_from(key_file, key_env, key_command, passphrase=passphrase))
+    secret = as_secret(key.source())
     with _open(file, secret) as connection:
         with progress_bar("verifying") as progress:
             many = workers or os.cpu_count() or 1
@@ -251,23 +243,21 @@ def make_key(
 
 
 @app.command()
-def checkpoint(  # noqa: PLR0913 - the options of the command
+@takes_keys
+def checkpoint(
     file: FileArgument,
     *,
     signing_key: Annotated[Path, typer.Option("--signing-key", help="File of the private key that signs.", show_default=False)],
     output: Annotated[Path | None, typer.Option("--output", "-o", help="File to write it to; without, it is printed.")] = None,
-    key_file: KeyFileOption = None,
-    key_env: KeyEnvOption = None,
-    key_command: KeyCommandOption = None,
-    passphrase: PassphraseOption = False,
+    key: KeyOptions,
 ) -> None:
     """Sign what the log has come to, once it is verified; keep the result where nobody who can write the database can."""
-    key = _signing_key(signing_key)
-    assert key is not None  # noqa: S101 - the option has no default
-    with _open(file, key_from(key_file, key_env, key_command, passphrase=passphrase)) as connection:
+    signer = _signing_key(signing_key)
+    assert signer is not None  # noqa: S101 - the option has no default
+    with _open(file, key.source()) as connection:
         verify_log(connection).raise_if_broken()
-        note = Checkpoint.of(connection, log_uuid(connection) or "").sign(key)
-        _note(connection, "CHECKPOINT", {"signer": key.name})
+        note = Checkpoint.of(connection, log_uuid(connection) or "").sign(signer)
+        _note(connection, "CHECKPOINT", {"signer": signer.name})
     if output is None:
         typer.echo(note, nl=False)
     else:
@@ -275,6 +265,7 @@ def checkpoint(  # noqa: PLR0913 - the options of the command
 
 
 @app.command()
+@takes_keys
 def export(  # noqa: PLR0913 - the options of the command
     file: FileArgument,
     output: Annotated[Path, typer.Argument(help="File to write; it must not exist.", show_default=False)],
@@ -284,14 +275,11 @@ def export(  # noqa: PLR0913 - the options of the command
     after: Annotated[int, typer.Option(help="Only events after this id, the last of the export before.", min=0)] = 0,
     signing_key: SigningKeyOption = None,
     formulas: Annotated[bool, typer.Option("--raw-formulas", help="Leave what a spreadsheet takes for formulas.")] = False,
-    key_file: KeyFileOption = None,
-    key_env: KeyEnvOption = None,
-    key_command: KeyCommandOption = None,
-    passphrase: PassphraseOption = False,
+    key: KeyOptions,
     as_json: JsonOption = False,
 ) -> None:
     """Write events to a file, with a manifest beside it: range, head, SHA-256 and signature."""
-    with _open(file, key_from(key_file, key_env, key_command, passphrase=passphrase)) as connection:
+    with _open(file, key.source()) as connection:
         manifest = write_export(
             connection, output, format=format, compress=compress, after=after, key=_signing_key(signing_key), formulas=formulas
         )
@@ -299,6 +287,7 @@ def export(  # noqa: PLR0913 - the options of the command
 
 
 @app.command()
+@takes_keys
 def prune(  # noqa: PLR0913 - the options of the command
     file: FileArgument,
     *,
@@ -306,17 +295,14 @@ def prune(  # noqa: PLR0913 - the options of the command
     archive: Annotated[Path | None, typer.Option(help="File to move them to.", show_default=False)] = None,
     delete: Annotated[bool, typer.Option("--delete", help="Remove them without an archive.")] = False,
     signing_key: SigningKeyOption = None,
-    key_file: KeyFileOption = None,
-    key_env: KeyEnvOption = None,
-    key_command: KeyCommandOption = None,
-    passphrase: PassphraseOption = False,
+    key: KeyOptions,
     as_json: JsonOption = False,
 ) -> None:
     """Move old events to an archive; the log still verifies, and says what was pruned."""
     if (archive is None) == (not delete):
         msg = "name the --archive to move the events to, or say --delete"
         raise UsageError(msg)
-    with _open(file, key_from(key_file, key_env, key_command, passphrase=passphrase)) as connection:
+    with _open(file, key.source()) as connection:
         found = prune_log(connection, days=days, archive=archive, key=_signing_key(signing_key))
     facts = {"first": found.first, "last": found.last, "archive": None if found.archive is None else asdict(found.archive)}
     (print_json if as_json else print_facts)(facts)

@@ -10,21 +10,10 @@ import typer
 
 from heliosvfs.backup import backup as back_up
 from heliosvfs.backup import restore as restore_database
-from heliosvfs.cli.keys import (
-    KeyCommandOption,
-    KeyEnvOption,
-    KeyFileOption,
-    NewKeyCommandOption,
-    NewKeyEnvOption,
-    NewKeyFileOption,
-    NewPassphraseOption,
-    PassphraseOption,
-    key_from,
-)
+from heliosvfs.cli.keys import KeyOptions, takes_keys
 from heliosvfs.cli.output import JsonOption, print_json, print_table, progress_bar
 from heliosvfs.cli.recording import recorded
 from heliosvfs.errors import UsageError
-from heliosvfs.keyring import Key
 from heliosvfs.keys import KdfSettings
 from heliosvfs.origins import backups_in
 
@@ -33,12 +22,7 @@ __all__ = ["backup", "backups", "restore"]
 FipsOption = Annotated[bool, typer.Option("--fips", help="PBKDF2 for a new passphrase, not Argon2id.")]
 
 
-def _another_key(file: Path | None, environment: str | None, command: str | None, *, passphrase: bool) -> Key | None:
-    if all(source is None for source in (file, environment, command)):
-        return None
-    return key_from(file, environment, command, passphrase=passphrase)
-
-
+@takes_keys
 def backup(  # noqa: PLR0913 - the options of the command
     source: Annotated[Path, typer.Argument(metavar="SRC", help="An encrypted database; it stays in use.", show_default=False)],
     dest: Annotated[
@@ -49,24 +33,17 @@ def backup(  # noqa: PLR0913 - the options of the command
         float | None, typer.Option(min=0.001, help="Then remove older backups beside it, never the last good one.")
     ] = None,
     fips: FipsOption = False,
-    key_file: KeyFileOption = None,
-    key_env: KeyEnvOption = None,
-    key_command: KeyCommandOption = None,
-    passphrase: PassphraseOption = False,
-    new_key_file: NewKeyFileOption = None,
-    new_key_env: NewKeyEnvOption = None,
-    new_key_command: NewKeyCommandOption = None,
-    new_passphrase: NewPassphraseOption = False,
+    key: KeyOptions,
+    new_key: KeyOptions,
     as_json: JsonOption = False,
 ) -> None:
     """Write an encrypted backup of a database in use, and prove it; under the same key unless another is named."""
     if dest.exists() and not dest.is_dir():  # before anybody types a passphrase in vain
         msg = f"{dest} exists already: nothing is overwritten; move it away or choose another name"
         raise UsageError(msg)
-    key = key_from(key_file, key_env, key_command, passphrase=passphrase)
-    another = _another_key(new_key_file, new_key_env, new_key_command, passphrase=new_passphrase)
+    present, another = key.source(), new_key.source_if_given()
     with (
-        recorded(source, key, create=False) as connection,
+        recorded(source, present, create=False) as connection,
         progress_bar(f"Backing up {source.name}") as progress,
     ):
         settings = KdfSettings(fips_mode=True) if fips else None
@@ -98,33 +75,27 @@ def backups(
         print_table("Backups (not verified)", ["path", "database", "created"], [list(item.values()) for item in found])
 
 
+@takes_keys
 def restore(  # noqa: PLR0913 - the options of the command
     source: Annotated[Path, typer.Argument(metavar="BACKUP", help="A backup; it is not touched.", show_default=False)],
     dest: Annotated[Path, typer.Argument(metavar="DEST", help="The new database; it must not exist.", show_default=False)],
     *,
     of: Annotated[str | None, typer.Option("--of", metavar="UUID", help="Refuse a backup of any other database.")] = None,
     fips: FipsOption = False,
-    key_file: KeyFileOption = None,
-    key_env: KeyEnvOption = None,
-    key_command: KeyCommandOption = None,
-    passphrase: PassphraseOption = False,
-    new_key_file: NewKeyFileOption = None,
-    new_key_env: NewKeyEnvOption = None,
-    new_key_command: NewKeyCommandOption = None,
-    new_passphrase: NewPassphraseOption = False,
+    key: KeyOptions,
+    new_key: KeyOptions,
     as_json: JsonOption = False,
 ) -> None:
     """Check a backup, copy it into a new database, and prove that one equal to it."""
     if dest.exists():
         msg = f"{dest} exists already: nothing is overwritten; move it away or choose another name"
         raise UsageError(msg)
-    key = key_from(key_file, key_env, key_command, passphrase=passphrase)
-    another = _another_key(new_key_file, new_key_env, new_key_command, passphrase=new_passphrase)
+    present, another = key.source(), new_key.source_if_given()
     with progress_bar(f"Restoring {source.name}") as progress:
         report = restore_database(
             source,
             dest,
-            key=key,
+            key=present,
             new_key=another,
             settings=KdfSettings(fips_mode=fips),
             source_uuid=of,

@@ -12,17 +12,7 @@ import apsw
 import typer
 
 from heliosvfs.check import check as check_database
-from heliosvfs.cli.keys import (
-    KeyCommandOption,
-    KeyEnvOption,
-    KeyFileOption,
-    NewKeyCommandOption,
-    NewKeyEnvOption,
-    NewKeyFileOption,
-    NewPassphraseOption,
-    PassphraseOption,
-    key_from,
-)
+from heliosvfs.cli.keys import KeyOptions, takes_keys
 from heliosvfs.cli.output import JsonOption, print_facts, print_json, print_table, progress_bar
 from heliosvfs.connection import KeySlot
 from heliosvfs.convert import ConvertReport
@@ -45,43 +35,39 @@ DestArgument = Annotated[Path, typer.Argument(metavar="OUT", help="The copy; it 
 FileArgument = Annotated[Path, typer.Argument(metavar="FILE", help="An encrypted database.", show_default=False)]
 
 
+@takes_keys
 def encrypt(  # noqa: PLR0913 - the options of the command
     source: SourceArgument,
     dest: DestArgument,
     page_size: Annotated[int | None, typer.Option(help="Bytes of a page of the copy; the source's unless given.")] = None,
     *,
     fips: Annotated[bool, typer.Option("--fips", help="Derive keys from passphrases with PBKDF2, not Argon2id.")] = False,
-    key_file: KeyFileOption = None,
-    key_env: KeyEnvOption = None,
-    key_command: KeyCommandOption = None,
-    passphrase: PassphraseOption = False,
+    key: KeyOptions,
     as_json: JsonOption = False,
 ) -> None:
     """Make an encrypted copy of a plain SQLite database, proven equal to it."""
     _require_new(dest)
-    key = key_from(key_file, key_env, key_command, passphrase=passphrase, what="New passphrase", new=True)
+    chosen = key.new_source()
     with progress_bar(f"Encrypting {source.name}") as progress:
         report = encrypt_database(
-            source, dest, key=key, page_size=page_size, settings=KdfSettings(fips_mode=fips), progress=progress
+            source, dest, key=chosen, page_size=page_size, settings=KdfSettings(fips_mode=fips), progress=progress
         )
     _print_conversion(report, as_json=as_json)
 
 
-def decrypt(  # noqa: PLR0913 - the options of the command
+@takes_keys
+def decrypt(
     source: SourceArgument,
     dest: DestArgument,
     *,
-    key_file: KeyFileOption = None,
-    key_env: KeyEnvOption = None,
-    key_command: KeyCommandOption = None,
-    passphrase: PassphraseOption = False,
+    key: KeyOptions,
     as_json: JsonOption = False,
 ) -> None:
     """Make a plain copy of an encrypted database, proven equal to it. Whoever can read the copy can read the data."""
     _require_new(dest)
-    key = key_from(key_file, key_env, key_command, passphrase=passphrase)
+    chosen = key.source()
     with progress_bar(f"Decrypting {source.name}") as progress:
-        report = decrypt_database(source, dest, key=key, progress=progress)
+        report = decrypt_database(source, dest, key=chosen, progress=progress)
     _print_conversion(report, as_json=as_json)
 
 
@@ -102,23 +88,19 @@ def _print_conversion(report: ConvertReport, *, as_json: bool) -> None:
     )
 
 
-def info(  # noqa: PLR0913 - the options of the command
+@takes_keys
+def info(
     file: FileArgument,
     *,
-    key_file: KeyFileOption = None,
-    key_env: KeyEnvOption = None,
-    key_command: KeyCommandOption = None,
-    passphrase: PassphraseOption = False,
+    key: KeyOptions,
     as_json: JsonOption = False,
 ) -> None:
     """Show what the header of a database says; without a key it can't be verified, and says so."""
-    given = any(source is not None for source in (key_file, key_env, key_command))
     if not file.exists():
         msg = f"{file} does not exist"
         raise UsageError(msg)
-    if given:
-        key = key_from(key_file, key_env, key_command, passphrase=passphrase)
-        connection: apsw.Connection = open_untouched(file, key=key)
+    if key.is_given:
+        connection: apsw.Connection = open_untouched(file, key=key.source())
     else:
         connection = apsw.Connection(os.fspath(file), flags=apsw.SQLITE_OPEN_READONLY, vfs="heliosvfs")
     with contextlib.closing(connection):
@@ -129,7 +111,7 @@ def info(  # noqa: PLR0913 - the options of the command
         superblock = database.access.superblock
         facts: dict[str, Any] = {
             "file": os.fspath(file),
-            "verified": given,
+            "verified": key.is_given,
             "format_version": 1,
             "uuid": superblock.uuid,
             "created": superblock.created,
@@ -144,25 +126,25 @@ def info(  # noqa: PLR0913 - the options of the command
         print_json(facts)
         return
     slots, epochs = facts.pop("slots"), facts.pop("epochs")
-    facts["verified"] = "yes: the HMAC is right" if given else "no: that takes a key (--key-file, --key-env, --key-command)"
+    facts["verified"] = (
+        "yes: the HMAC is right" if key.is_given else "no: that takes a key (--key-file, --key-env, --key-command)"
+    )
     print_facts(facts)
     print_table("Key slots", ["label", "created", "kdf", "parameters", "last used"], [list(slot.values()) for slot in slots])
     print_table("Epochs", ["id", "cipher", "created"], [list(epoch.values()) for epoch in epochs])
 
 
-def check(  # noqa: PLR0913 - the options of the command
+@takes_keys
+def check(
     file: FileArgument,
     *,
-    key_file: KeyFileOption = None,
-    key_env: KeyEnvOption = None,
-    key_command: KeyCommandOption = None,
-    passphrase: PassphraseOption = False,
+    key: KeyOptions,
     as_json: JsonOption = False,
 ) -> None:
     """Check that every page, WAL frame and journal record authenticates, then run SQLite's integrity_check."""
-    key = key_from(key_file, key_env, key_command, passphrase=passphrase)
+    chosen = key.source()
     with progress_bar(f"Checking {file.name}") as progress:
-        report = check_database(file, key=key, progress=progress)
+        report = check_database(file, key=chosen, progress=progress)
     if as_json:
         print_json({"ok": report.ok, **asdict(report)})
     else:
@@ -184,29 +166,22 @@ def check(  # noqa: PLR0913 - the options of the command
         raise typer.Exit(_FOUND_SOMETHING)
 
 
-def salvage(  # noqa: PLR0913 - the options of the command
+@takes_keys
+def salvage(
     damaged: Annotated[
         Path, typer.Argument(metavar="DAMAGED", help="The damaged database; it is not touched.", show_default=False)
     ],
     dest: DestArgument,
     *,
-    key_file: KeyFileOption = None,
-    key_env: KeyEnvOption = None,
-    key_command: KeyCommandOption = None,
-    passphrase: PassphraseOption = False,
-    new_key_file: NewKeyFileOption = None,
-    new_key_env: NewKeyEnvOption = None,
-    new_key_command: NewKeyCommandOption = None,
-    new_passphrase: NewPassphraseOption = False,
+    key: KeyOptions,
+    new_key: KeyOptions,
     as_json: JsonOption = False,
 ) -> None:
     """Save everything that still authenticates into a new encrypted database, under the same key unless another is named."""
     _require_new(dest)
-    key = key_from(key_file, key_env, key_command, passphrase=passphrase)
-    another = any(source is not None for source in (new_key_file, new_key_env, new_key_command))
-    new_key = key_from(new_key_file, new_key_env, new_key_command, passphrase=new_passphrase) if another else None
+    present, another = key.source(), new_key.source_if_given()
     with progress_bar(f"Salvaging {damaged.name}") as progress:
-        report = salvage_database(damaged, dest, key=key, dest_key=new_key, progress=progress)
+        report = salvage_database(damaged, dest, key=present, dest_key=another, progress=progress)
     if as_json:
         print_json({"complete": report.complete, **asdict(report)})
     else:

@@ -12,7 +12,7 @@ import apsw
 import typer
 
 from heliosvfs import fips as fips_mode
-from heliosvfs.cli.keys import KeyCommandOption, KeyEnvOption, KeyFileOption, PassphraseOption, key_from
+from heliosvfs.cli.keys import KeyOptions, takes_keys
 from heliosvfs.cli.output import JsonOption, print_facts, print_json, print_table, progress_bar
 from heliosvfs.cli.recording import recorded
 from heliosvfs.errors import HeliosError, UsageError
@@ -36,6 +36,7 @@ KeepPassphraseFilesOption = Annotated[
 ]
 
 
+@takes_keys
 def rotate(  # noqa: PLR0913 - the options of the command
     file: Annotated[Path | None, typer.Argument(metavar="FILE", help="An encrypted database.", show_default=False)] = None,
     *,
@@ -48,10 +49,7 @@ def rotate(  # noqa: PLR0913 - the options of the command
         bool, typer.Option("--keep-recovery-key", help="With --master: ask for a recovery key.")
     ] = False,
     timeout: Annotated[float, typer.Option(min=0.0, help="Seconds to wait for writers, and for readers.")] = 30.0,
-    key_file: KeyFileOption = None,
-    key_env: KeyEnvOption = None,
-    key_command: KeyCommandOption = None,
-    passphrase: PassphraseOption = False,
+    key: KeyOptions,
     as_json: JsonOption = False,
 ) -> None:
     """Seal a database anew under a fresh data key while it is in use, and remove the old key."""
@@ -62,17 +60,17 @@ def rotate(  # noqa: PLR0913 - the options of the command
     if (kept or keep_recovery_key) and not master:
         msg = "--keep-... names keys that --master shall spare"
         raise UsageError(msg)
-    key = key_from(key_file, key_env, key_command, passphrase=passphrase)
+    chosen = key.source()
     if folder is not None:
         if master:
             msg = "--due replaces data keys; a master key is replaced for one database at a time"
             raise UsageError(msg)
-        _rotate_due(folder, key, interval_days, as_json=as_json)
+        _rotate_due(folder, chosen, interval_days, as_json=as_json)
         return
     assert file is not None  # noqa: S101 - one of the two is there
     keep: list[Key] = [*kept, *([_ask_recovery_key()] if keep_recovery_key else [])]
     with (
-        recorded(file, key, create=False) as connection,
+        recorded(file, chosen, create=False) as connection,
         progress_bar(f"Rotating {file.name}") as progress,
     ):
         report = connection.rotate(master=master, keep=keep, busy_timeout=timeout, progress=progress)

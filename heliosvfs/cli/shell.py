@@ -9,7 +9,7 @@ from typing import Annotated
 import apsw.shell
 import typer
 
-from heliosvfs.cli.keys import KeyCommandOption, KeyEnvOption, KeyFileOption, PassphraseOption, key_from
+from heliosvfs.cli.keys import KeyOptions, takes_keys
 from heliosvfs.cli.recording import recorded
 
 __all__ = ["shell"]
@@ -24,25 +24,21 @@ class _Shell(apsw.shell.Shell):
         raise self.Error(msg)
 
 
-def shell(  # noqa: PLR0913 - the options of the command
+@takes_keys
+def shell(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="An encrypted database.", show_default=False)],
     sql: Annotated[list[str] | None, typer.Argument(metavar="[SQL]...", help="Run these and exit.", show_default=False)] = None,
     *,
     create: Annotated[bool, typer.Option("--create", help="Create the database if it does not exist.")] = False,
     config: Annotated[Path | None, typer.Option("--config", help="Open it as this says.", show_default=False)] = None,
-    key_file: KeyFileOption = None,
-    key_env: KeyEnvOption = None,
-    key_command: KeyCommandOption = None,
-    passphrase: PassphraseOption = False,
+    key: KeyOptions,
 ) -> None:
     """Work on a database with SQL and dot commands (`.help` lists them); without a terminal, from standard input.
 
     In a database with an audit log all of it is recorded.
     """
-    key = None
-    if config is None or any((key_file, key_env, key_command)):
-        key = key_from(key_file, key_env, key_command, passphrase=passphrase, new=create and not file.exists())
-    with recorded(file, key, create=create, config=config) as connection:
+    chosen = key.source(new=create and not file.exists()) if config is None or key.is_given else None
+    with recorded(file, chosen, create=create, config=config) as connection:
         session = _Shell(db=connection, stdin=sys.stdin, stdout=sys.stdout, stderr=sys.stderr)
         try:
             if not sql:

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import getpass
 import os
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from heliosvfs.audited import AuditedConnection
-from heliosvfs.cli.keys import KeyCommandOption, KeyEnvOption, KeyFileOption, PassphraseOption, key_from
+from heliosvfs.cli.keys import KeyOptions, takes_keys, typed
 from heliosvfs.cli.output import JsonOption, print_json, print_table
 from heliosvfs.cli.recording import recorded
 from heliosvfs.compliance import signatures, signers
@@ -34,8 +33,8 @@ _NEW_VARIABLE = "HELIOSVFS_NEW_SIGNER_PASSPHRASE"
 
 
 @contextlib.contextmanager
-def _open(file: Path, key_file: Any, key_env: Any, key_command: Any, *, passphrase: bool) -> Iterator[AuditedConnection]:
-    with recorded(file, key_from(key_file, key_env, key_command, passphrase=passphrase), create=False) as connection:
+def _open(file: Path, key: KeyOptions) -> Iterator[AuditedConnection]:
+    with recorded(file, key.source(), create=False) as connection:
         if not isinstance(connection, AuditedConnection):
             msg = f"{file} has no audit log, and signatures are part of one: heliosvfs.connect(..., audit=...) makes it"
             raise UsageError(msg)
@@ -49,43 +48,35 @@ def _passphrase(what: str, variable: str, *, new: bool = False) -> str:
     if not sys.stdin.isatty():
         msg = f"there is no terminal to ask for the signer's passphrase: set {variable}"
         raise UsageError(msg)
-    answer = getpass.getpass(f"{what}: ")
-    if new and getpass.getpass(f"{what} again: ") != answer:
-        msg = "the two passphrases differ"
-        raise UsageError(msg)
-    return answer
+    return typed(what, new=new)
 
 
 @signer.command("add")
-def add(  # noqa: PLR0913 - the options of the command
+@takes_keys
+def add(
     file: FileArgument,
     signer_id: SignerArgument,
     *,
     name: Annotated[str, typer.Option(help="Printed name, as it stands on every signature.")],
-    key_file: KeyFileOption = None,
-    key_env: KeyEnvOption = None,
-    key_command: KeyCommandOption = None,
-    passphrase: PassphraseOption = False,
+    key: KeyOptions,
 ) -> None:
     """Enrol a signer; the signer types the passphrase, and nobody else knows it."""
-    with _open(file, key_file, key_env, key_command, passphrase=passphrase) as connection:
+    with _open(file, key) as connection:
         secret = _passphrase(f"Passphrase of {signer_id}", _NEW_VARIABLE, new=True)
         made = signers.enrol(connection, signer_id, name=name, passphrase=secret)
     typer.echo(f"{made.name} ({made.id}) may sign; public key {made.public_key}.")
 
 
 @signer.command("list")
-def list_signers(  # noqa: PLR0913 - the options of the command
+@takes_keys
+def list_signers(
     file: FileArgument,
     *,
-    key_file: KeyFileOption = None,
-    key_env: KeyEnvOption = None,
-    key_command: KeyCommandOption = None,
-    passphrase: PassphraseOption = False,
+    key: KeyOptions,
     as_json: JsonOption = False,
 ) -> None:
     """List those who may sign, and those who may no longer."""
-    with _open(file, key_file, key_env, key_command, passphrase=passphrase) as connection:
+    with _open(file, key) as connection:
         found = signers.signers(connection)
     if as_json:
         print_json({"signers": [asdict(one) for one in found]})
@@ -94,34 +85,30 @@ def list_signers(  # noqa: PLR0913 - the options of the command
 
 
 @signer.command("revoke")
-def revoke(  # noqa: PLR0913 - the options of the command
+@takes_keys
+def revoke(
     file: FileArgument,
     signer_id: SignerArgument,
     *,
     reason: Annotated[str, typer.Option(help="Why; it is recorded.")],
-    key_file: KeyFileOption = None,
-    key_env: KeyEnvOption = None,
-    key_command: KeyCommandOption = None,
-    passphrase: PassphraseOption = False,
+    key: KeyOptions,
 ) -> None:
     """Keep a signer from signing from now on; what they signed stays signed."""
-    with _open(file, key_file, key_env, key_command, passphrase=passphrase) as connection:
+    with _open(file, key) as connection:
         signers.revoke(connection, signer_id, reason=reason)
     typer.echo(f"{signer_id} may no longer sign.")
 
 
 @signer.command("passphrase")
-def change(  # noqa: PLR0913 - the options of the command
+@takes_keys
+def change(
     file: FileArgument,
     signer_id: SignerArgument,
     *,
-    key_file: KeyFileOption = None,
-    key_env: KeyEnvOption = None,
-    key_command: KeyCommandOption = None,
-    passphrase: PassphraseOption = False,
+    key: KeyOptions,
 ) -> None:
     """Give a signer another passphrase, who types the old one and the new one."""
-    with _open(file, key_file, key_env, key_command, passphrase=passphrase) as connection:
+    with _open(file, key) as connection:
         old = _passphrase(f"Passphrase of {signer_id}", _VARIABLE)
         new = _passphrase("New passphrase", _NEW_VARIABLE, new=True)
         signers.change_passphrase(connection, signer_id, old=old, new=new)
@@ -129,33 +116,29 @@ def change(  # noqa: PLR0913 - the options of the command
 
 
 @signature.command("list")
-def list_signatures(  # noqa: PLR0913 - the options of the command
+@takes_keys
+def list_signatures(
     file: FileArgument,
     *,
-    key_file: KeyFileOption = None,
-    key_env: KeyEnvOption = None,
-    key_command: KeyCommandOption = None,
-    passphrase: PassphraseOption = False,
+    key: KeyOptions,
     as_json: JsonOption = False,
 ) -> None:
     """List all signatures: printed name, time and meaning, and whether each holds (21 CFR 11.50)."""
-    with _open(file, key_file, key_env, key_command, passphrase=passphrase) as connection:
+    with _open(file, key) as connection:
         _print(signatures.verify_signatures(connection), as_json=as_json)
 
 
 @signature.command("verify")
-def verify(  # noqa: PLR0913 - the options of the command
+@takes_keys
+def verify(
     file: FileArgument,
     *,
     table: Annotated[list[str] | None, typer.Option("--table", help="A table whose changes are to be signed.")] = None,
-    key_file: KeyFileOption = None,
-    key_env: KeyEnvOption = None,
-    key_command: KeyCommandOption = None,
-    passphrase: PassphraseOption = False,
+    key: KeyOptions,
     as_json: JsonOption = False,
 ) -> None:
     """Verify the log and every signature in it; exit status 1: something does not hold, or is not signed."""
-    with _open(file, key_file, key_env, key_command, passphrase=passphrase) as connection:
+    with _open(file, key) as connection:
         report = signatures.verify_signatures(connection, table or ())
     _print(report, as_json=as_json)
     if not report.ok:

@@ -12,17 +12,7 @@ from typing import Annotated
 
 import typer
 
-from heliosvfs.cli.keys import (
-    KeyCommandOption,
-    KeyEnvOption,
-    KeyFileOption,
-    NewKeyCommandOption,
-    NewKeyEnvOption,
-    NewKeyFileOption,
-    NewPassphraseOption,
-    PassphraseOption,
-    key_from,
-)
+from heliosvfs.cli.keys import KeyOptions, takes_keys
 from heliosvfs.cli.output import JsonOption, print_json, print_table
 from heliosvfs.cli.recording import recorded
 from heliosvfs.connection import Connection
@@ -45,17 +35,15 @@ def _open(file: Path, key: Key) -> contextlib.AbstractContextManager[Connection]
 
 
 @app.command("list")
-def list_keys(  # noqa: PLR0913 - the options of the command
+@takes_keys
+def list_keys(
     file: FileArgument,
     *,
-    key_file: KeyFileOption = None,
-    key_env: KeyEnvOption = None,
-    key_command: KeyCommandOption = None,
-    passphrase: PassphraseOption = False,
+    key: KeyOptions,
     as_json: JsonOption = False,
 ) -> None:
     """List the key slots, verified (`info` lists them without a key)."""
-    with _open(file, key_from(key_file, key_env, key_command, passphrase=passphrase)) as connection:
+    with _open(file, key.source()) as connection:
         found = [asdict(slot) for slot in connection.list_keys()]
     if as_json:
         print_json({"slots": found})
@@ -65,40 +53,32 @@ def list_keys(  # noqa: PLR0913 - the options of the command
 
 
 @app.command("add")
-def add_key(  # noqa: PLR0913 - the options of the command
+@takes_keys
+def add_key(
     file: FileArgument,
     label: LabelOption,
     *,
     fips: FipsOption = False,
-    key_file: KeyFileOption = None,
-    key_env: KeyEnvOption = None,
-    key_command: KeyCommandOption = None,
-    passphrase: PassphraseOption = False,
-    new_key_file: NewKeyFileOption = None,
-    new_key_env: NewKeyEnvOption = None,
-    new_key_command: NewKeyCommandOption = None,
-    new_passphrase: NewPassphraseOption = False,
+    key: KeyOptions,
+    new_key: KeyOptions,
 ) -> None:
     """Add another key that opens the database."""
-    key = key_from(key_file, key_env, key_command, passphrase=passphrase, what="Present passphrase")
-    new = key_from(new_key_file, new_key_env, new_key_command, passphrase=new_passphrase, what="New passphrase", new=True)
-    with _open(file, key) as connection:
+    present, new = key.source("Present passphrase"), new_key.new_source()
+    with _open(file, present) as connection:
         connection.add_key(new, label=label, settings=KdfSettings(fips_mode=fips))
     typer.echo(f"{file}: {label!r} opens it too")
 
 
 @app.command("revoke")
-def revoke_key(  # noqa: PLR0913 - the options of the command
+@takes_keys
+def revoke_key(
     file: FileArgument,
     label: LabelOption,
     *,
-    key_file: KeyFileOption = None,
-    key_env: KeyEnvOption = None,
-    key_command: KeyCommandOption = None,
-    passphrase: PassphraseOption = False,
+    key: KeyOptions,
 ) -> None:
     """Take a key away. Whoever kept it with a copy of the old header is stopped only by `heliosvfs rotate --master`."""
-    with _open(file, key_from(key_file, key_env, key_command, passphrase=passphrase)) as connection:
+    with _open(file, key.source()) as connection:
         connection.revoke_key(label)
     typer.echo(
         f"{file}: {label!r} no longer opens it. Whoever kept that key and a copy of the old header can still read it, "
@@ -107,40 +87,32 @@ def revoke_key(  # noqa: PLR0913 - the options of the command
 
 
 @app.command("change")
-def change_key(  # noqa: PLR0913 - the options of the command
+@takes_keys
+def change_key(
     file: FileArgument,
     *,
     fips: FipsOption = False,
-    key_file: KeyFileOption = None,
-    key_env: KeyEnvOption = None,
-    key_command: KeyCommandOption = None,
-    passphrase: PassphraseOption = False,
-    new_key_file: NewKeyFileOption = None,
-    new_key_env: NewKeyEnvOption = None,
-    new_key_command: NewKeyCommandOption = None,
-    new_passphrase: NewPassphraseOption = False,
+    key: KeyOptions,
+    new_key: KeyOptions,
 ) -> None:
     """Put a new key in the place of the one given; the data is not touched."""
-    key = key_from(key_file, key_env, key_command, passphrase=passphrase, what="Present passphrase")
-    new = key_from(new_key_file, new_key_env, new_key_command, passphrase=new_passphrase, what="New passphrase", new=True)
-    with _open(file, key) as connection:
+    present, new = key.source("Present passphrase"), new_key.new_source()
+    with _open(file, present) as connection:
         connection.change_key(new, settings=KdfSettings(fips_mode=fips))
     typer.echo(f"{file}: the key was changed")
 
 
 @app.command("recovery")
-def add_recovery_key(  # noqa: PLR0913 - the options of the command
+@takes_keys
+def add_recovery_key(
     file: FileArgument,
     label: Annotated[str, typer.Option("--label", help="What to call the key slot.")] = "recovery",
     *,
-    key_file: KeyFileOption = None,
-    key_env: KeyEnvOption = None,
-    key_command: KeyCommandOption = None,
-    passphrase: PassphraseOption = False,
+    key: KeyOptions,
     as_json: JsonOption = False,
 ) -> None:
     """Add a recovery key and print it, once: write it down and lock it away. `heliosvfs key recover` uses it."""
-    with _open(file, key_from(key_file, key_env, key_command, passphrase=passphrase)) as connection:
+    with _open(file, key.source()) as connection:
         text = new_recovery_key(os.urandom)
         connection.add_key(parse(text), label=label)
     if as_json:
@@ -152,20 +124,18 @@ def add_recovery_key(  # noqa: PLR0913 - the options of the command
 
 
 @app.command("recover")
-def recover(  # noqa: PLR0913 - the options of the command
+@takes_keys
+def recover(
     file: FileArgument,
     label: LabelOption,
     *,
     fips: FipsOption = False,
-    new_key_file: NewKeyFileOption = None,
-    new_key_env: NewKeyEnvOption = None,
-    new_key_command: NewKeyCommandOption = None,
-    new_passphrase: NewPassphraseOption = False,
+    new_key: KeyOptions,
 ) -> None:
     """Open a database with its recovery key, asked for or read from standard input, and add a new key."""
     secret = _recovery_key()
     with _open(file, secret) as connection:
-        new = key_from(new_key_file, new_key_env, new_key_command, passphrase=new_passphrase, what="New passphrase", new=True)
+        new = new_key.new_source()
         connection.add_key(new, label=label, settings=KdfSettings(fips_mode=fips))
     typer.echo(f"{file}: {label!r} opens it now; revoke the keys that are lost, and the recovery key if others have seen it")
 
