@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -152,6 +153,35 @@ def log_of(folder: Path, events: int) -> dict[str, float]:
     return found
 
 
+_MEMORY = """
+import sys, heliosaudit
+def peak():
+    return int(next(line for line in open("/proc/self/status") if line.startswith("VmHWM")).split()[1]) / 1024
+connection = heliosaudit.connect(sys.argv[1], heliosaudit.Policy())
+connection.execute("CREATE TABLE t(i INTEGER PRIMARY KEY, a, b)").fetchall()
+before = peak()
+connection.execute("BEGIN").fetchall()
+connection.executemany("INSERT INTO t VALUES(?, ?, ?)", ((n, f"some text {n}", n * 1.5) for n in range(int(sys.argv[2]))))
+connection.execute(sys.argv[3]).fetchall()
+print(peak() - before)
+connection.close()
+"""
+
+
+def memory_of(folder: Path, events: int) -> dict[str, float]:
+    """MiB that a process needs more for one transaction of many events (Linux tells the peak)."""
+    if not Path("/proc/self/status").exists():
+        return {}
+    found = {}
+    for end in ("COMMIT", "ROLLBACK"):
+        with closing(apsw.Connection(str(folder / end))) as connection:
+            connection.pragma("journal_mode", "wal")
+        arguments = [sys.executable, "-c", _MEMORY, str(folder / end), str(events), end]
+        said = subprocess.run(arguments, capture_output=True, text=True, check=True).stdout
+        found[f"memory of {events:,} events until {end}, MiB"] = float(said)
+    return found
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--encrypted", action="store_true", help="on heliosvfs, not on plain files")
@@ -160,6 +190,7 @@ def main() -> int:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         work, log = compare(Path(folder), encrypted=options.encrypted), log_of(Path(folder), options.events)
+        log |= memory_of(Path(folder), options.events)
     print(f"{'':22}{'plain':>10}{'audited':>10}{'added':>10}{'ratio':>8}   (microseconds, medians of {ROUNDS})")
     for name, row in work.items():
         print(f"{name:22}{row['plain']:10.2f}{row['audited']:10.2f}{row['added']:10.2f}{row['ratio']:8.2f}")
