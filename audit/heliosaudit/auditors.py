@@ -18,6 +18,7 @@ from heliosaudit.ledgers import Ledger
 from heliosaudit.policies import Policy
 from heliosaudit.recorders import Recorder
 from heliosaudit.rules import Refusal
+from heliosaudit.schemas import PREFIX
 from heliosaudit.statements import Verdict
 from heliosaudit.verdicts import Verdicts
 from heliosaudit.writers import Writer
@@ -34,6 +35,11 @@ _NAMES_TAKEN = """
     UNION ALL SELECT name FROM main.sqlite_schema WHERE lower(substr(name, 1, 7)) = '__audit'"""
 
 _base = apsw.Connection
+
+
+def _may_make_reserved_name(running: Running) -> bool:
+    """Tell whether ALTER TABLE may give a table a name of the log's; to look is to read, which a program could notice."""
+    return running.verdict.operation == "ALTER TABLE" and PREFIX in running.sql.lower()
 
 
 class Auditor:
@@ -138,7 +144,7 @@ class Auditor:
 
     def _before(self, running: Running) -> None:
         verdict = running.verdict
-        if verdict.operation == "ALTER TABLE":
+        if _may_make_reserved_name(running):
             self._reserved = {name for (name,) in self.writer.run(_NAMES_TAKEN)}
         if verdict.is_work and verdict.is_logged and (self.writer.connection.in_transaction or self._wants()):
             if not self.writer.connection.in_transaction:
@@ -264,7 +270,7 @@ class Auditor:
             self.ledger.moved(verdict)
         elif verdict.event_class == "ADMIN":
             self._after_admin(verdict)
-        elif verdict.operation == "ALTER TABLE":
+        elif _may_make_reserved_name(running):
             self._refuse_reserved_names(running)
         event = None
         if verdict.is_logged and not running.recorded:

@@ -280,6 +280,12 @@ class Commits:
         if not self._writer.connection.in_transaction:
             return
         if self._writer.has_written:
-            self._writer.run("ROLLBACK", hides=False)
-        else:  # ROLLBACK would abort what is half-read
-            self._writer.run(f"RELEASE {_DDL}")
+            # a commit that is refused leaves what is half-read alone, as a statement that fails does; ROLLBACK would abort it
+            self.refuses, self.rollbacks = True, 1  # rollbacks that the application hears of: SQLite tells this one twice
+            try:
+                self._writer.run(f"RELEASE {_DDL}", hides=False)
+            except apsw.ConstraintError:
+                pass
+            finally:
+                self.refuses, self.rollbacks = False, -1
+        self._writer.run(f"RELEASE {_DDL}")  # the savepoint is still open, and empty

@@ -149,6 +149,7 @@ class Writers:
         process.wait()
 
 
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("kind", ["plain", "encrypted"])
 def test_there_is_no_false_alarm_while_four_processes_write_and_are_killed_under_retention_and_vacuum(
     tmp_path: Path, kind: str, request: pytest.FixtureRequest

@@ -172,6 +172,33 @@ def test_half_read_rows_survive_a_begin(connection: AuditedConnection) -> None:
     assert sorted(events(connection)) == sorted([done(3), done(), failed()])
 
 
+def test_half_read_rows_survive_ddl_that_fails(connection: AuditedConnection) -> None:
+    connection.execute("CREATE TABLE d(i INTEGER PRIMARY KEY, k); CREATE INDEX di ON d(k); INSERT INTO d VALUES(1, 1), (2, 2)")
+    rows = connection.execute("SELECT i FROM d ORDER BY i")
+    assert next(rows) == (1,)
+    with pytest.raises(apsw.LockedError):
+        connection.execute("DROP INDEX di")
+    assert not connection.in_transaction
+    assert rows.fetchall() == [(2,)]
+    connection.execute("DROP INDEX di")
+    connection.auditor.flush()
+    found = connection.execute("SELECT success FROM __audit_log WHERE operation = 'DROP INDEX' ORDER BY id").fetchall()
+    assert found == [(0,), (1,)]
+
+
+def test_alter_table_that_found_the_database_busy_can_be_tried_again(connection: AuditedConnection) -> None:
+    """Nothing is read before it: a transaction that has read can't write any more once another connection has (BUSY_SNAPSHOT)."""
+    with closing(apsw.Connection(connection.db_filename("main"))) as other:
+        other.execute("BEGIN IMMEDIATE; INSERT INTO t VALUES(1, 1)")
+        connection.set_busy_timeout(0)
+        connection.execute("BEGIN")
+        with pytest.raises(apsw.BusyError):
+            connection.execute("ALTER TABLE t ADD COLUMN y")
+        other.execute("COMMIT")
+    connection.execute("ALTER TABLE t ADD COLUMN y; COMMIT")
+    assert connection.execute("SELECT y FROM t").fetchall() == [(None,)]
+
+
 def test_triggers_and_views_are_named_in_what_was_written(connection: AuditedConnection) -> None:
     connection.execute("CREATE TABLE u(x); CREATE TRIGGER tr AFTER INSERT ON t BEGIN INSERT INTO u VALUES(NEW.x); END").fetchall()
     connection.execute("INSERT INTO t VALUES(1, 1)")
