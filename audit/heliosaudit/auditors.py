@@ -20,6 +20,7 @@ from heliosaudit.recorders import Recorder
 from heliosaudit.rules import Refusal
 from heliosaudit.schemas import PREFIX
 from heliosaudit.statements import Verdict
+from heliosaudit.unfinished import Unfinished
 from heliosaudit.verdicts import Verdicts
 from heliosaudit.writers import Writer
 
@@ -74,6 +75,7 @@ class Auditor:
         self.writer = Writer(connection, self.gate)
         self.ledger = Ledger(policy, self.writer, self.gate, recorder)
         self.commits = Commits(self.writer, self.ledger, self.gate)
+        self.unfinished = Unfinished(self.commits)
         self.trace: Any = None
         self.is_closed = False
         self.images = Images(self.writer, policy) if policy.capture_rows != "none" else None
@@ -149,6 +151,8 @@ class Auditor:
         if verdict.is_work and verdict.is_logged and (self.writer.connection.in_transaction or self._wants()):
             if not self.writer.connection.in_transaction:
                 self.commits.begin(running)
+            if not verdict.never_returns_rows:
+                self.unfinished.add(running, len(self.ledger.transactions.frames))
             return
         if verdict.event_class == "TRANSACTION":
             self._before_transaction(verdict)
@@ -219,13 +223,13 @@ class Auditor:
         self._resetting = cursor
         try:
             apsw.Cursor.execute(cursor, "")
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - raised again
             self._resetting = None
             self.leave(was)
             instead = self.failed(cursor, error)
-            if instead is error:
-                raise
             try:
+                if instead is error:
+                    raise
                 raise_instead(instead, error)
             finally:
                 del instead  # or it is part of a cycle with this frame
@@ -255,7 +259,7 @@ class Auditor:
         verdict, frames = running.verdict, self.ledger.transactions.frames
         if verdict.event_class != "DML" or not verdict.is_work or running.began or running.may_commit or self.images is not None:
             return False
-        if not frames or not frames[-1].pending or self.gate.has_actions or running.cursor is None:
+        if not frames or not frames[-1].pending or self.gate.has_actions or running.cursor is None or running.undone:
             return False
         event = captures.event_for(running, self.policy, affected=self.writer.connection.changes()) if verdict.is_logged else None
         if event is not None:
@@ -267,7 +271,9 @@ class Auditor:
         self._verdicts.judge_again(running)
         verdict = running.verdict
         if verdict.event_class == "TRANSACTION":
-            self.ledger.moved(verdict)
+            depth = self.ledger.moved(verdict)
+            if depth is not None:
+                self.unfinished.on_rollback_to(depth)
         elif verdict.event_class == "ADMIN":
             self._after_admin(verdict)
         elif _may_make_reserved_name(running):
@@ -278,6 +284,8 @@ class Auditor:
             if self.images is not None:
                 self.images.show(running, affected)
             event = captures.event_for(running, self.policy, affected=affected)
+            if event is not None and running.undone:
+                event.mark_rolled_back()
         if event is None:
             self.commits.let_go(running)
         else:

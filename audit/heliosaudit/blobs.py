@@ -51,9 +51,9 @@ def open_blob(  # noqa: PLR0913 - APSW's parameters
     except apsw.Error as error:
         record_failure(auditor, running, error)
         instead = auditor.gate.told(error, "", None, ran=False)
-        if instead is error:
-            raise
         try:
+            if instead is error:
+                raise
             raise_instead(instead, error)
         finally:
             del instead  # or it is part of a cycle with this frame

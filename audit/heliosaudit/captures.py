@@ -43,6 +43,8 @@ class Running:
         may_commit: Whether SQLite may commit while it runs.
         closed: Whether it has ended.
         recorded: Whether its event was written before it ran.
+        undone: Whether a rollback has undone its changes before it ended.
+        depth: How many savepoints, the transaction counted, were open when it began.
         schema: Schema version before it, where it may turn out to change nothing.
         images: Row images so far.
         changed_rows: How many rows the preupdate hook saw.
@@ -57,6 +59,8 @@ class Running:
     closed = False
     schema: int | None = None
     recorded = False
+    undone = False
+    depth = 0
     images: list[Any] | None = None
     changed_rows = 0
     details: dict[str, Any] | None = None

@@ -35,6 +35,7 @@ class Commits:
 
     Attributes:
         refuses: Whether the commit hook refuses whatever comes.
+        is_doomed: Whether it refuses until the transaction is rolled back: an event of it could not be written.
         refused: Whether it refused something that came without its event.
         rollbacks: How many rollbacks the application's hook is still told of; -1: all.
         recorded: `id` of an error whose event was made where it arose.
@@ -45,6 +46,7 @@ class Commits:
         self._ledger = ledger
         self._gate = gate
         self.refuses = False
+        self.is_doomed = False
         self.refused = False
         self.rollbacks = -1
         self.recorded = 0
@@ -54,7 +56,7 @@ class Commits:
 
     def on_commit(self) -> bool:
         """Refuse, as a commit hook, what would be committed without its events."""
-        if self.refuses:
+        if self.refuses or self.is_doomed:
             return True
         if self._gate.internal == threading.get_ident():
             return False
@@ -151,6 +153,7 @@ class Commits:
                 self._writer.run(f"RELEASE {_DDL}")
             elif running.holder is not None:
                 self.close(running)
+        self._forget_group()
 
     def close(self, running: Running) -> None:
         """Close a statement's holder, which commits if it is the last."""
@@ -190,9 +193,12 @@ class Commits:
             raise
         if connection.changes() != changes:  # what virtual tables write at a commit counts, outside a statement
             self._writer.restore(changes, rowid)
-        if self._held or self._writer.is_writing:  # another statement is half-read, and commits both
-            self._group += events
-        else:
+        self._group += events
+        self._forget_group()
+
+    def _forget_group(self) -> None:
+        """Forget the events that were undecided while another statement was half-read, if none is any more."""
+        if self._group and not self._held and not self._writer.is_writing:
             self._group.clear()
 
     def _after_failed_commit(self, running: Running, event: Event, facts: list[Event], changes: int) -> None:
@@ -214,7 +220,11 @@ class Commits:
         return problem
 
     def _undo(self, running: Running) -> None:
-        """Have SQLite roll back an autocommit statement that has ended: the commit hook refuses its commit."""
+        """Have SQLite roll back an autocommit statement that has ended: the commit hook refuses its commit.
+
+        While another is half-read under a holder there is no commit yet, and the one that comes is refused.
+        """
+        self.is_doomed = len(self._held) > 1
         self.refuses = True
         try:
             self.close(running)

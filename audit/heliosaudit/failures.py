@@ -121,9 +121,11 @@ def record_failure(auditor: Auditor, running: Running, error: BaseException, ref
         refusal: Why it was denied; None: it was not.
     """
     connection, verdict, commits = auditor.connection, running.verdict, auditor.commits
+    running.closed = True
     affected = None
     if verdict.event_class == "DML":
-        affected = connection.changes() if _base.total_changes(connection) != running.changes else 0
+        is_kept = _base.total_changes(connection) != running.changes and not running.undone
+        affected = connection.changes() if is_kept else 0
     event = None
     if auditor.images is not None and running.changed_rows:
         with contextlib.suppress(AuditWriteError):

@@ -96,12 +96,15 @@ class Hooked(apsw.Connection):
 
     setprogresshandler = set_progress_handler
 
-    def set_commit_hook(self, callable: Any, *, id: Any = None) -> None:  # noqa: A002 - APSW's names
-        """See `apsw.Connection.set_commit_hook`."""
+    def _require_not_ours(self, id: Any) -> Auditor | None:  # noqa: A002 - APSW's name
         if self.auditor is not None and id is self.auditor:
             msg = "the audit log's own hook can't be removed"
             raise AccessDeniedError(msg)
-        auditor = self.auditor
+        return self.auditor
+
+    def set_commit_hook(self, callable: Any, *, id: Any = None) -> None:  # noqa: A002 - APSW's names
+        """See `apsw.Connection.set_commit_hook`."""
+        auditor = self._require_not_ours(id)
         if callable is not None and auditor is not None:
             hook = callable
             callable = lambda: False if auditor.writer.hiding or auditor.commits.refuses else hook()  # noqa: A001, E731 - APSW's name
@@ -111,7 +114,7 @@ class Hooked(apsw.Connection):
 
     def set_rollback_hook(self, callable: Any, *, id: Any = None) -> None:  # noqa: A002 - APSW's names
         """See `apsw.Connection.set_rollback_hook`."""
-        auditor = self.auditor
+        auditor = self._require_not_ours(id)
         if callable is None or auditor is None:
             _base.set_rollback_hook(self, callable, id=id)
             return

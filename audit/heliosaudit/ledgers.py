@@ -164,8 +164,8 @@ class Ledger:
 
     # -- what moves transactions ---------------------------------------------------------------------------------------
 
-    def moved(self, verdict: Verdict) -> None:
-        """Follow a transaction statement that was executed."""
+    def moved(self, verdict: Verdict) -> int | None:
+        """Follow a transaction statement that was executed; returns to which depth it rolled back, None if it did not."""
         transactions = self.transactions
         operation = verdict.operation
         if not self._writer.connection.in_transaction:
@@ -183,6 +183,8 @@ class Ledger:
                 transactions.release(index)
             elif index is not None and operation == "ROLLBACK TO":
                 self._summarise(transactions.rolled_back_to(index))
+                return index + 1
+        return None
 
     def lost(self) -> None:
         """Turn the events of a transaction that was rolled back into facts."""

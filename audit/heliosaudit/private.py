@@ -60,8 +60,9 @@ class Scratch:
         """Open a write handle: SQLite commits no autocommit statement before it is closed (vdbeaux.c, sqlite3VdbeHalt)."""
         return apsw.Connection.blob_open(connection, "temp", _HOLD, "b", 1, True)  # noqa: FBT003 - APSW's signature
 
-    def restore(self, connection: apsw.Connection, cursor: apsw.Cursor, changes: int, rowid: int) -> None:
-        """Make `changes()` and `last_insert_rowid()` say again what they said."""
+    def restore(self, connection: apsw.Connection, cursor: apsw.Cursor, changes: int, rowid: int) -> int:
+        """Make `changes()` and `last_insert_rowid()` say again what they said; returns how many rows that changed."""
+        changed = 0
         if changes == connection.changes():
             pass
         elif changes == 0:
@@ -71,4 +72,6 @@ class Scratch:
             if filled < changes:
                 cursor.execute(self._fill, (filled + 1, changes))
             cursor.execute(self._some, (changes,))
+            changed = max(0, changes - filled) + changes
         connection.set_last_insert_rowid(rowid)
+        return changed

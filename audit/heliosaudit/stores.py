@@ -56,7 +56,7 @@ class Store:
         """Append events to the chain through a cursor; the caller holds the write lock, or takes it with this.
 
         Returns:
-            How many events were written: one more than given where the clock had been set back.
+            How many rows were written: events, one more than given where the clock had been set back, and values.
 
         Raises:
             AuditError: The log lost its genesis record.
@@ -84,7 +84,7 @@ class Store:
             cursor.executemany(self._insert, rows)
         if values:
             cursor.executemany(self._insert_value, values)
-        return len(rows)
+        return len(rows) + len(values)
 
     def _clock_step(self, now: str, last: str) -> Event:
         """Return the event that says that the clock went back: `timestamp` is held, so that it never steps back."""
@@ -117,7 +117,7 @@ def create(connection: apsw.Connection, user: str, details: dict[str, str] | Non
     Store().append(cursor, [genesis], genesis=True)
 
 
-def in_transaction(connection: apsw.Connection, events: Sequence[Event]) -> int:
+def in_transaction(connection: apsw.Connection, events: Sequence[Event]) -> None:
     """Append events to the log of a connection that is not audited, in a transaction of their own.
 
     Raises:
@@ -127,9 +127,8 @@ def in_transaction(connection: apsw.Connection, events: Sequence[Event]) -> int:
     cursor = apsw.Cursor(connection)
     cursor.execute("BEGIN IMMEDIATE")
     try:
-        written = Store().append(cursor, events)
+        Store().append(cursor, events)
     except BaseException:
         cursor.execute("ROLLBACK")
         raise
     cursor.execute("COMMIT")
-    return written

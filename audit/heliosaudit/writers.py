@@ -100,20 +100,20 @@ class Writer:
         with self.privately():
             changes, rowid, total = connection.changes(), _base.last_insert_rowid(connection), _base.total_changes(connection)
             cursor = _cursor(connection)
+            written = None
             try:
-                self._store.append(cursor, events)
+                written = self._store.append(cursor, events)
             finally:
-                self._scratch.restore(connection, cursor, changes, rowid)
-                self.offset += _base.total_changes(connection) - total
+                # not all that was changed meanwhile: FTS5 writes what it had kept back when a statement begins, ours perhaps
+                self.offset += _base.total_changes(connection) - total if written is None else written
+                self.offset += self._scratch.restore(connection, cursor, changes, rowid)
         self.has_appended = True
 
     def restore(self, changes: int, rowid: int) -> None:
         """Make `changes()` and `last_insert_rowid()` say what they said."""
         connection = self.connection
         with self.privately():
-            total = _base.total_changes(connection)
-            self._scratch.restore(connection, _cursor(connection), changes, rowid)
-            self.offset += _base.total_changes(connection) - total
+            self.offset += self._scratch.restore(connection, _cursor(connection), changes, rowid)
 
     def make_scratch(self) -> None:
         """Make the temporary tables again: PRAGMA temp_store drops them."""

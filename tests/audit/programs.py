@@ -9,7 +9,7 @@ from typing import Any
 
 import apsw
 
-__all__ = ["Machine", "program"]
+__all__ = ["Machine", "Step", "program"]
 
 Step = tuple[Any, ...]
 TABLES = ("t", "u", "child", "wide", "temp_t")
@@ -279,7 +279,8 @@ class Machine:
             connection.last_insert_rowid(),
             connection.in_transaction,
             # a write to an attached database takes the log's main database along: AUDIT.md, "What differs"
-            connection.txn_state("main") if "aux" not in connection.db_names() and "IF NOT EXISTS" not in str(step) else None,
+            # and a cached statement takes the lock before it is found outdated: the same
+            None if "aux" in connection.db_names() or "CREATE" in str(step) else connection.txn_state("main"),
             self._committed(),
         )
 
@@ -296,10 +297,10 @@ class Machine:
         if sql == "PRAGMA optimize" and self.connection.in_transaction:  # it may analyse the log, and then it has written
             return None
         try:
-            found = self.cursors[cursor].execute(sql)
             if sql.startswith("EXPLAIN"):  # its root pages are moved by the log's tables; and half-read, it defers all commits
-                return len(found.fetchall())
-            return found.fetchone()
+                # not from the cache: SQLite 3.54.1 reads freed memory when the schema was made anew since it was prepared
+                return len(self.cursors[cursor].execute(sql, can_cache=False).fetchall())
+            return self.cursors[cursor].execute(sql).fetchone()
         finally:
             if sql == "VACUUM":
                 self.connection.set_last_insert_rowid(0)  # likewise

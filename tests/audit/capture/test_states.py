@@ -199,6 +199,59 @@ def test_alter_table_that_found_the_database_busy_can_be_tried_again(connection:
     assert connection.execute("SELECT y FROM t").fetchall() == [(None,)]
 
 
+@pytest.mark.parametrize("end", ["ROLLBACK", "ROLLBACK TO s", "INSERT OR ROLLBACK INTO t VALUES(1, 1)", "ROLLBACK, then a blob"])
+def test_what_is_half_read_when_it_is_rolled_back_is_recorded_as_undone(connection: AuditedConnection, end: str) -> None:
+    connection.execute("INSERT INTO t VALUES(1, 1); BEGIN; SAVEPOINT s")
+    cursor = connection.execute("UPDATE t SET x = x + 1 RETURNING i")
+    if end.startswith("INSERT"):
+        with pytest.raises(apsw.ConstraintError):
+            connection.execute(end)
+    else:
+        connection.execute(end.partition(",")[0])
+    if end.endswith("blob"):  # it fails, and SQLite leaves its transaction to the statement that is half-read
+        with pytest.raises(apsw.SQLError):
+            connection.blob_open("main", "t", "x", 99, True)
+    cursor.close()
+    if connection.in_transaction:
+        connection.execute("COMMIT")
+    assert connection.execute("SELECT x FROM t").fetchall() == [(1,)]
+    assert [event for event in events(connection) if event[0] == "UPDATE"] == [undone(1, "UPDATE")]
+    connection.execute("UPDATE t SET x = 5")
+    assert events(connection)[-1] == done(1, "UPDATE")
+
+
+def test_an_autocommit_change_that_another_statement_rolled_back_is_recorded_as_undone(connection: AuditedConnection) -> None:
+    connection.execute("INSERT INTO t VALUES(1, 1)")
+    cursor = connection.execute("UPDATE t SET x = x + 1 RETURNING i")
+    with pytest.raises(apsw.ConstraintError):
+        connection.execute("INSERT OR ROLLBACK INTO t VALUES(1, 1)")
+    with suppress(apsw.AbortError):
+        cursor.close()
+    assert connection.execute("SELECT x FROM t").fetchall() == [(1,)]
+    assert [event for event in events(connection) if event[0] == "UPDATE"] == [undone(1, "UPDATE")]
+
+
+def test_a_change_whose_event_can_not_be_written_is_undone_with_those_that_share_its_transaction(tmp_path: Path) -> None:
+    path = tmp_path / "db"
+    with closing(heliosaudit.connect(path, DML)) as made:
+        made.execute("CREATE TABLE t(i INTEGER PRIMARY KEY, x)")
+    with closing(apsw.Connection(str(path))) as plain:
+        plain.execute(
+            """CREATE TRIGGER full BEFORE INSERT ON __audit_log
+            WHEN NEW.record LIKE '%"unlucky"%' AND NEW.record->>8 BEGIN SELECT RAISE(ABORT, 'no room'); END"""
+        )
+    with closing(heliosaudit.connect(path, DML)) as connection:
+        cursor = connection.execute("INSERT INTO t VALUES(1, 1) RETURNING i")
+        with heliosaudit.session(user="unlucky"), pytest.raises(heliosaudit.AuditError, match="no room"):
+            connection.execute("INSERT INTO t VALUES(2, 2)")
+        with pytest.raises(apsw.ConstraintError):
+            cursor.fetchall()
+        assert connection.execute("SELECT * FROM t").fetchall() == []
+        connection.execute("INSERT INTO t VALUES(3, 3)")
+        assert connection.execute("SELECT i FROM t").fetchall() == [(3,)]
+        assert [event for event in events(connection) if event[2]] == [done()]
+
+
 def test_triggers_and_views_are_named_in_what_was_written(connection: AuditedConnection) -> None:
     connection.execute("CREATE TABLE u(x); CREATE TRIGGER tr AFTER INSERT ON t BEGIN INSERT INTO u VALUES(NEW.x); END").fetchall()
     connection.execute("INSERT INTO t VALUES(1, 1)")

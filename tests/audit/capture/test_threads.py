@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import threading
-from contextlib import closing
+import weakref
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -77,3 +79,24 @@ def test_a_function_that_uses_its_own_connection_is_let_in(tmp_path: Path) -> No
         connection.create_scalar_function("size", lambda: connection.execute("SELECT count(*) FROM t").get, 0)
         rows: list[Any] = connection.execute("SELECT size() FROM t").fetchall()
         assert rows == [(1,)]
+
+
+def test_an_error_keeps_no_cursor_alive(tmp_path: Path) -> None:
+    """In a reference cycle with the error's frames it would wait for the garbage collector, which may free it in any thread."""
+    with closing(heliosaudit.connect(tmp_path / "db", heliosaudit.Policy(log_select=True))) as connection:
+        connection.execute("CREATE TABLE t(i INTEGER PRIMARY KEY, x)")
+        connection.set_commit_hook(lambda: True)
+        gc.collect()
+        gc.disable()
+        try:
+            cursor = connection.execute("INSERT INTO t VALUES(1, 1), (2, 2) RETURNING i")
+            place = weakref.ref(cursor)
+            with pytest.raises(apsw.ConstraintError):
+                cursor.execute("SELECT 1")  # which ends what is half-read
+            del cursor
+            assert place() is None
+            with suppress(apsw.Error):
+                connection.blob_open("main", "t", "x", 99, True)
+        finally:
+            gc.enable()
+        connection.set_commit_hook(None)
