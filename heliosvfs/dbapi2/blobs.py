@@ -218,14 +218,15 @@ def _bounds(index: slice, length: int) -> tuple[int, int, int]:
 
 
 def _refused(error: Exception) -> NoReturn:
-    if isinstance(error, apsw.AbortError):
-        raise_translated(error)
     if isinstance(error, apsw.ReadOnlyError):
         msg = "attempt to write a readonly database"
         failure = OperationalError(msg)
         failure.sqlite_errorcode, failure.sqlite_errorname = apsw.SQLITE_READONLY, "SQLITE_READONLY"
         raise failure from None
-    raise_translated(error)
+    try:
+        raise_translated(error)
+    finally:
+        del error  # a cycle with this frame would keep the blob for the garbage collector, in any thread
 
 
 def open_blob(  # noqa: PLR0913 - what blobopen() takes

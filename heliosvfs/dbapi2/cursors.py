@@ -140,7 +140,10 @@ class Cursor(Fetching):
         if missing:
             msg = f"You did not supply a value for binding parameter :{error.args[0]}."
             raise ProgrammingError(msg) from None
-        raise_translated(error)
+        try:
+            raise_translated(error)
+        finally:
+            del error  # a cycle with this frame would keep the cursor for the garbage collector, in any thread
 
     def executemany(self, sql: str, seq_of_parameters: Iterable[Any], /) -> Cursor:
         """Execute one DML statement once for each set of parameters.

@@ -143,9 +143,12 @@ def translated(error: BaseException) -> BaseException:
 def raise_translated(error: BaseException) -> NoReturn:
     """Raise `translated` of an error that is being handled."""
     instead = translated(error)
-    if instead is error:
-        raise error
-    raise instead.with_traceback(error.__traceback__) from error.__cause__
+    try:
+        if instead is error:
+            raise error
+        raise instead.with_traceback(error.__traceback__) from error.__cause__
+    finally:
+        del instead, error  # a cycle with this frame would keep the cursor for the garbage collector, in any thread
 
 
 def _of_apsw(error: apsw.Error) -> BaseException:  # noqa: PLR0911 - a table of cases

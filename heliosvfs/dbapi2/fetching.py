@@ -91,7 +91,10 @@ class Fetching:
             self._ahead = error
             return row
         self._ahead = None
-        return raise_translated(error)
+        try:
+            raise_translated(error)
+        finally:
+            del error  # a cycle with this frame would keep the cursor for the garbage collector, in any thread
 
     def _ended(self) -> None:
         """Note what the last statement, a DML one with RETURNING, has changed."""

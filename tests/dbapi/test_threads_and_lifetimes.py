@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import resource
@@ -11,7 +12,7 @@ import subprocess
 import sys
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -287,3 +288,42 @@ def test_threads_that_write_wait_for_each_other_and_all_succeed(path: Path, key:
     assert failures == []
     assert made.execute("SELECT count(*) FROM t").fetchone() == (40,)
     made.close()
+
+
+def rows_and_then_a_failure() -> Iterator[tuple[int]]:
+    yield (50,)
+    raise ZeroDivisionError
+
+
+FAILURES: dict[str, Callable[[sqlite3.Cursor], Any]] = {
+    "syntax": lambda cur: cur.execute("SELEC"),
+    "constraint": lambda cur: cur.execute("INSERT INTO t VALUES(1)"),
+    "number of values": lambda cur: cur.execute("SELECT ?", (1, 2)),
+    "type of a value": lambda cur: cur.execute("SELECT ?", (object(),)),
+    "rows": lambda cur: cur.executemany("INSERT INTO t VALUES(?)", [(2,), (2,)]),
+    "a generator": lambda cur: cur.executemany("INSERT INTO t VALUES(?)", rows_and_then_a_failure()),
+    "a script": lambda cur: cur.executescript("INSERT INTO t VALUES(1)"),
+    "a row": lambda cur: list(cur.execute("SELECT abs(-9223372036854775807 - i) FROM (SELECT 0 AS i UNION ALL SELECT 1)")),
+    "the log": lambda cur: cur.execute("DELETE FROM __audit_log"),
+    "no cursor any more": lambda cur: (cur.close(), cur.execute("SELECT 1")),
+}
+
+
+@pytest.mark.parametrize("audit", [None, "hipaa"])
+@pytest.mark.parametrize("failure", FAILURES)
+def test_an_error_keeps_no_cursor_alive(tmp_path: Path, failure: str, audit: str | None) -> None:
+    """In a reference cycle with the error's frames it would wait for the garbage collector, which may free it in any thread."""
+    connection = sqlite3.connect(tmp_path / "db", key=bytes(32), audit=audit)
+    connection.executescript("CREATE TABLE t(i INTEGER PRIMARY KEY); INSERT INTO t VALUES(1)")
+    gc.collect()
+    gc.disable()
+    try:
+        cursor = connection.cursor()
+        place = weakref.ref(cursor)
+        with contextlib.suppress(sqlite3.Error, ZeroDivisionError):
+            FAILURES[failure](cursor)
+        del cursor
+        assert place() is None
+    finally:
+        gc.enable()
+        connection.close()
