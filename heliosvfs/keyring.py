@@ -113,6 +113,11 @@ class Keyring:
             raise KeyUnavailableError(msg) from None
         return as_secret(key)
 
+    @property
+    def has_default(self) -> bool:
+        """Whether there is a default; its source is not asked."""
+        return self._default is not None
+
     def default(self) -> Secret | None:
         """Return the default secret, or None."""
         return None if self._default is None else as_secret(self._default)

@@ -17,7 +17,7 @@ from heliosvfs.errors import FormatError, HeliosError, TamperedError, UsageError
 from heliosvfs.keyring import Key, as_secret
 from heliosvfs.keys import KdfSettings
 from heliosvfs.layout import RESERVED_BYTES, is_page_size
-from heliosvfs.vfs import Credential, DatabaseFile, files_of, presenting, reserving
+from heliosvfs.vfs import Credential, DatabaseFile, files_of, presenting, refuse_to_create, reserving
 
 if TYPE_CHECKING:
     from heliosvfs.config import Config
@@ -186,6 +186,8 @@ def _open(  # noqa: PLR0913 - how to open, and as what
     flags |= apsw.SQLITE_OPEN_READONLY if readonly else apsw.SQLITE_OPEN_READWRITE
     if create and not readonly:
         flags |= apsw.SQLITE_OPEN_CREATE
+        if (credential is None or credential.secret is None) and not is_in_memory(where):
+            refuse_to_create(where, vfs)
     try:
         with presenting(credential, where):
             return kind(where, flags=flags, vfs=vfs)

@@ -12,6 +12,7 @@ from typing import Any
 import apsw
 
 from heliosvfs import defaults
+from heliosvfs.errors import UsageError
 from heliosvfs.keyring import as_secret
 from heliosvfs.layout import RESERVED_BYTES
 from heliosvfs.vfs import Credential, files_of, presenting
@@ -19,6 +20,8 @@ from heliosvfs.vfs import Credential, files_of, presenting
 __all__ = ["attach"]
 
 _ATTACH = re.compile(r"ATTACH\s+(?:DATABASE\s+)?(?P<file>.+?)\s+AS\s+(?P<name>\S+)\s*;?\s*$", re.IGNORECASE | re.DOTALL)
+_QUIET = re.compile(r"'(?:[^']|'')*'|--[^\n]*|/\*.*?\*/", re.DOTALL)  # literals and comments
+_KEYED = re.compile(r"""\bAS\s+(?:"[^"]*"|\[[^]]*\]|`[^`]*`|[?:@$]?\w*)\s+KEY\b""", re.IGNORECASE)
 _PLACEHOLDERS = ("?", ":", "@", "$")
 _FIRST_ATTACHED = 2  # main and temp come before
 
@@ -51,7 +54,14 @@ def attach(cursor: apsw.Cursor, db: apsw.Connection, sql: str, parameters: Any) 
 
     Raises:
         KeyUnavailableError, WrongKeyError, FormatError: As `heliosvfs.connect`, for the attached file.
+        UsageError: It has a KEY clause, which SQLite would ignore.
     """
+    if _KEYED.search(_QUIET.sub(lambda found: "?" if found[0][0] == "'" else " ", sql)):
+        msg = (
+            "SQLite ignores the KEY clause of ATTACH, so it is refused: without it the attached file takes the key of this "
+            "connection; for another key add that to heliosvfs.default_keyring and name it, ATTACH 'file:...?heliosvfs_key=NAME'"
+        )
+        raise UsageError(msg)
     where = _file_of(db, sql, parameters)
     with presenting(None if where is None else _credential(db), where or ""):
         cursor.execute(sql, parameters)

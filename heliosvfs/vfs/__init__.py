@@ -8,9 +8,20 @@ from __future__ import annotations
 from heliosvfs.vfs.creation import now
 from heliosvfs.vfs.credentials import Credential, presenting
 from heliosvfs.vfs.database import DatabaseFile
-from heliosvfs.vfs.filesystem import HeliosVFS
+from heliosvfs.vfs.filesystem import HeliosVFS, refuse_to_create
 from heliosvfs.vfs.inspection import PageView, view_of
 from heliosvfs.vfs.open_files import files_of
 from heliosvfs.vfs.rekeying import change_secret
 
-__all__ = ["Credential", "DatabaseFile", "HeliosVFS", "PageView", "change_secret", "files_of", "now", "presenting", "view_of"]
+__all__ = [
+    "Credential",
+    "DatabaseFile",
+    "HeliosVFS",
+    "PageView",
+    "change_secret",
+    "files_of",
+    "now",
+    "presenting",
+    "refuse_to_create",
+    "view_of",
+]

@@ -22,7 +22,17 @@ from heliosvfs.superblock import Epoch, Slot, Superblock
 from heliosvfs.vfs.credentials import Credential
 from heliosvfs.vfs.page_io import ZEROS
 
-__all__ = ["NewDatabase", "check_first_page", "now"]
+__all__ = ["NewDatabase", "check_first_page", "no_key_for", "now"]
+
+
+def no_key_for(path: str) -> KeyUnavailableError:
+    """Return the error of a file that would be created in the clear."""
+    msg = (
+        f"{path} would be created without a key: use heliosvfs.connect(path, key=...), Connection.attach(path, "
+        "name, key=...), a registered key (file:...?heliosvfs_key=NAME) or PRAGMA key before the first write "
+        "(SQLite itself ignores the KEY clause of ATTACH)"
+    )
+    return KeyUnavailableError(msg)
 
 
 def now() -> str:
@@ -66,12 +76,7 @@ class NewDatabase:
             master = adopt(uuid.hex(), key_bytes)
             master.remember(key.secret, slot, kek)
         else:
-            msg = (
-                f"{path} would be created without a key: use heliosvfs.connect(path, key=...), Connection.attach(path, "
-                "name, key=...), a registered key (file:...?heliosvfs_key=NAME) or PRAGMA key before the first write "
-                "(SQLite itself ignores the KEY clause of ATTACH)"
-            )
-            raise KeyUnavailableError(msg)
+            raise no_key_for(path)
         epoch_key = random_key()
         epoch = wrap_epoch(uuid, 1, created, epoch_key, key_bytes, random)
         return cls(master, FileKeys(uuid, {1: epoch_key}, 1), slot, epoch)

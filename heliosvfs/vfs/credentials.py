@@ -19,7 +19,7 @@ import apsw
 
 from heliosvfs.keys import KdfSettings, Secret
 
-__all__ = ["Credential", "presenting", "take"]
+__all__ = ["Credential", "names", "presenting", "take"]
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def take(path: str, full: Callable[[str], str]) -> Credential | None:
         path: Full path of the file.
         full: Turns a name into a full path, as SQLite had it done for this file.
     """
-    if _presented.credential is None or not any(_leads_to(name, path, full) for name in _names(_presented.where)):
+    if _presented.credential is None or not any(_leads_to(name, path, full) for name in names(_presented.where)):
         return None
     credential, _presented.credential = _presented.credential, None
     return credential
@@ -83,7 +83,7 @@ def _leads_to(name: str, path: str, full: Callable[[str], str]) -> bool:
         return False
 
 
-def _names(where: str) -> Iterator[str]:
+def names(where: str) -> Iterator[str]:
     """Give the file names that ``where`` may stand for: a connection without SQLITE_OPEN_URI takes a URI literally."""
     if where.startswith("file:"):
         path = re.split(r"[?#]", where.removeprefix("file:"), maxsplit=1)[0]

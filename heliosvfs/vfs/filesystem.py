@@ -11,19 +11,39 @@ import apsw
 from heliosvfs.errors import KeyUnavailableError, RefusedWriteError, UsageError
 from heliosvfs.keyring import Keyring
 from heliosvfs.locks import ProcessLock
+from heliosvfs.vfs.creation import no_key_for
+from heliosvfs.vfs.credentials import names
 from heliosvfs.vfs.database import DatabaseFile
 from heliosvfs.vfs.journal import JournalFile
 from heliosvfs.vfs.temporary import TemporaryFile
 from heliosvfs.vfs.wal import WalFile
 
-__all__ = ["HeliosVFS"]
+__all__ = ["HeliosVFS", "refuse_to_create"]
 
 _SUFFIXES = {apsw.SQLITE_OPEN_MAIN_JOURNAL: "-journal", apsw.SQLITE_OPEN_WAL: "-wal"}
 
 
 _OK_SYMLINK = 512  # SQLITE_OK_SYMLINK: all is well, and a symbolic link was followed
-_registered: set[str] = set()  # names of the VFSs of this class
+_registered: dict[str, Keyring] = {}  # keyrings of the VFSs of this class, by name
 _lock = ProcessLock()  # over the lists of open files
+
+
+def refuse_to_create(where: str, vfs: str) -> None:
+    """Refuse a name that nobody has a key for, while the file is not there: SQLite makes it, empty, before anything is asked.
+
+    What a URI with options asks for is found out when it is opened.
+
+    Args:
+        where: Name or URI of a database that is about to be opened without a key.
+        vfs: The VFS.
+
+    Raises:
+        KeyUnavailableError: The VFS has no key for it either.
+    """
+    keyring = _registered.get(vfs)
+    path = next(names(where))
+    if keyring is not None and not keyring.has_default and "?" not in where and not os.path.lexists(path):
+        raise no_key_for(path)
 
 
 class _Active(threading.local):
@@ -53,11 +73,11 @@ class HeliosVFS(apsw.VFS):
         self._open: dict[str, list[DatabaseFile]] = {}
         self._active = _Active()
         super().__init__(name, self.base)
-        _registered.add(name)
+        _registered[name] = self.keyring
 
     def unregister(self) -> None:
         """Take the VFS out of SQLite's list; connections that are open stay open."""
-        _registered.discard(self.name)
+        _registered.pop(self.name, None)
         super().unregister()
 
     def xOpen(self, name: str | apsw.URIFilename | None, flags: list[int]) -> apsw.VFSFile:  # noqa: N802 - SQLite's name

@@ -8,6 +8,7 @@ import os
 import sqlite3 as stdlib
 import traceback
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -283,3 +284,26 @@ def test_a_file_name_that_looks_like_a_uri_is_a_file_name(tmp_path: Path, key: b
     with pytest.raises(sqlite3.OperationalError, match="readonly"):
         connection.execute("DROP TABLE t")
     connection.close()
+
+
+@pytest.mark.parametrize(
+    "clause",
+    [
+        "AS other KEY 'hunter2'",
+        "AS 'other' key ?",
+        "AS \"other\"\n  KEY x'00'",
+        "AS /* KEY */ other -- AS\n KEY 'hunter2'",
+        "AS :n KEY NULL",
+    ],
+)
+@pytest.mark.parametrize("door", ["execute", "executescript"])
+def test_attach_with_a_key_clause_is_refused_though_another_key_is_at_hand(
+    path: Path, key: bytes, tmp_path: Path, clause: str, door: str
+) -> None:
+    with closing(sqlite3.connect(path, key=key)) as connection:
+        with pytest.raises(heliosvfs.UsageError, match="heliosvfs_key") as caught:
+            getattr(connection, door)(f"ATTACH '{tmp_path / 'other.db'}' {clause}")
+        assert "hunter2" not in str(caught.value)
+        assert not (tmp_path / "other.db").exists()
+        connection.execute(f"ATTACH '{tmp_path / 'as a key KEY.db'}' AS KEY")
+        connection.execute("ATTACH ':memory:' AS \"x' AS y KEY 'z\"")

@@ -142,6 +142,29 @@ def test_a_missing_key_is_told_with_the_ways_to_give_one(path: Path) -> None:
             assert way in str(caught.value)
 
 
+def test_without_a_key_no_empty_file_is_left_behind(tmp_path: Path) -> None:
+    path = tmp_path / "new.db"
+    with pytest.raises(heliosvfs.KeyUnavailableError, match=r"would be created without a key.*connect\(path, key=\.\.\.\)"):
+        heliosvfs.connect(path)
+    assert list(tmp_path.iterdir()) == []
+    path.touch()
+    with pytest.raises(heliosvfs.KeyUnavailableError):
+        heliosvfs.connect(path)
+    assert path.read_bytes() == b""
+    keyring = heliosvfs.Keyring(default=KEY)
+    vfs = heliosvfs.HeliosVFS("with a default", keyring=keyring)
+    try:
+        heliosvfs.connect(tmp_path / "known.db", vfs="with a default").close()
+    finally:
+        vfs.unregister()
+    heliosvfs.default_keyring.add("a new one", KEY)
+    try:
+        heliosvfs.connect(f"file:{tmp_path}/named.db?heliosvfs_key=a%20new%20one").close()
+    finally:
+        heliosvfs.default_keyring.discard("a new one")
+    assert {file.name for file in tmp_path.iterdir()} >= {"known.db", "named.db"}
+
+
 def test_a_name_that_is_not_registered_is_told(path: Path) -> None:
     with pytest.raises(heliosvfs.KeyUnavailableError, match="no key named 'misspelt'"):
         heliosvfs.connect(f"file:{path}?heliosvfs_key=misspelt")
