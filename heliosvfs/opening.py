@@ -13,7 +13,7 @@ import apsw
 import heliosaudit
 from heliosvfs.audited import AuditedConnection
 from heliosvfs.connection import Connection, is_in_memory
-from heliosvfs.errors import FormatError, HeliosError, TamperedError, UsageError
+from heliosvfs.errors import DiskFullError, FormatError, HeliosError, TamperedError, UsageError
 from heliosvfs.keyring import Key, as_secret
 from heliosvfs.keys import KdfSettings
 from heliosvfs.layout import RESERVED_BYTES, is_page_size
@@ -129,17 +129,30 @@ def connect(  # noqa: PLR0913 - the options of a database
             connection.audit(policy, vfs, None if key is None else as_secret(key))
         if rotation_interval_days is not None and files:
             _see_to_rotation(connection, rotation_interval_days, auto=bool(auto_rotate) and not readonly)
-    except (apsw.CantOpenError, apsw.ReadOnlyError) as error:
+    except BaseException as error:
         connection.close()
+        if isinstance(error, apsw.Error):
+            _explain(error, where)
+        raise
+    return connection
+
+
+def _explain(error: apsw.Error, where: str) -> None:
+    """Raise what says more than an error of SQLite's, if there is anything to be said.
+
+    Raises:
+        UsageError: The file or its folder may not be written.
+        DiskFullError: There is no room for the file that the users of a WAL share, which no VFS in Python sees.
+    """
+    if isinstance(error, (apsw.CantOpenError, apsw.ReadOnlyError)):
         msg = (
             f"{where} can't be opened: {error}; it or its folder may not be written, and a WAL database needs to write its -shm "
             "file, one that was not closed properly to recover"
         )
         raise UsageError(msg) from error
-    except BaseException:
-        connection.close()
-        raise
-    return connection
+    if getattr(error, "extendedresult", 0) == apsw.SQLITE_IOERR_SHMSIZE:
+        shared = f"{where}-shm"
+        raise DiskFullError.of(shared) from error
 
 
 def _named(path: str | os.PathLike[str] | None) -> str:

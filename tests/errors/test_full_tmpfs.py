@@ -45,6 +45,33 @@ assert check(path, key=key).ok
 """
 
 
+OPEN = """
+import os, sys
+import heliosvfs
+
+path, key = sys.argv[1], bytes(range(32))
+with heliosvfs.connect(path, key=key) as connection:
+    connection.execute("CREATE TABLE t(x); INSERT INTO t VALUES('kept')")
+connection.close()
+with open(path + ".ballast", "wb", buffering=0) as ballast:
+    try:
+        while True:
+            ballast.write(bytes(4096))
+    except OSError:
+        pass
+for work in (lambda: heliosvfs.connect(path, key=key), lambda: heliosvfs.connect(path + "2", key=key)):
+    try:
+        work()
+    except heliosvfs.DiskFullError as error:
+        print(os.path.basename(error.file))
+os.unlink(path + ".ballast")
+connection = heliosvfs.connect(path, key=key)
+assert connection.execute("SELECT x FROM t").get == "kept"
+connection.close()
+heliosvfs.connect(path + "2", key=key).close()
+"""
+
+
 def on_a_small_disk(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
     own = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "audit")])}
     return subprocess.run([*MOUNT, str(folder), *command], capture_output=True, text=True, check=False, env=own)
@@ -63,3 +90,9 @@ def test_a_full_tmpfs_is_named_and_nothing_committed_is_lost(folder: Path, mode:
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() in ({"-wal"} if mode == "wal" else {"database", "-journal"})
     assert not list(folder.iterdir())  # it was the tmpfs that was written
+
+
+def test_a_database_that_can_not_be_opened_or_made_for_want_of_room_says_so(folder: Path) -> None:
+    done = on_a_small_disk(folder, sys.executable, "-c", OPEN, str(folder / "db"))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["db-shm", "db2-journal"]
