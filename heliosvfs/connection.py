@@ -247,6 +247,7 @@ class Connection(apsw.Connection):
         if file is None or file.access.is_empty:
             plain = {"encryption_enabled": False, "encryption_algorithm": "", "fips_mode": False, "path": path}
             return plain | (self.configured or {})
+        file.refresh()
         superblock = file.access.superblock
         credential = file.access.credential
         info: dict[str, Any] = {

@@ -131,6 +131,14 @@ class FileKeys:
         """Return the associated data that all seals of one kind of file and selector share, 31 bytes."""
         return b"heliosvfs1" + bytes([kind]) + self.uuid + selector
 
+    def forget(self, epochs: set[int]) -> None:
+        """Overwrite the keys of epochs that nothing is sealed under any more, and drop their ciphers."""
+        for epoch in epochs & self._epochs.keys():
+            wipe(self._epochs.pop(epoch))
+        self._ciphers = {
+            selector: cipher for selector, cipher in self._ciphers.items() if int.from_bytes(selector[:3], "big") in self._epochs
+        }
+
     def wipe(self) -> None:
         """Overwrite the epoch keys and drop the ciphers (whose own copies OpenSSL frees)."""
         for key in self._epochs.values():

@@ -208,6 +208,10 @@ class Access:
             if (before.superblock.epochs, before.superblock.page_size) == (after.epochs, after.page_size):
                 return
             self._retired.append(self._keys)  # a sealer made from them may be in the middle of a transaction
+            # what was dropped is under no page and no frame, and nobody reads a state from before: rotation saw to that
+            dropped = {epoch.id for epoch in before.superblock.epochs} - {epoch.id for epoch in after.epochs}
+            for keys in self._retired:
+                keys.forget(dropped)
         self._keys = FileKeys.of(after, self._master.key)
         self.generation += 1
 

@@ -175,6 +175,8 @@ class DatabaseFile(apsw.VFSFile):
         """
         self.access.refresh(begun=begun)
         self._bind()
+        if self.wal is not None:
+            self.wal.bind()
 
     def page_size_in_force(self) -> int:
         """Return the page size in bytes, 0 while the file is empty."""

@@ -70,12 +70,12 @@ class WalFile(apsw.VFSFile):
         self._recovering = False  # SQLite has read the header to rebuild its index, and has written nothing since
         self._tally = tallies.Tally("wal")
         super().__init__(base, name, flags)
-        self._bind()
+        self.bind()
         database.wal = self
         tallies.add(self._tally)
 
-    def _bind(self) -> None:
-        """Take the keys and page size of the database, if they are new."""
+    def bind(self) -> None:
+        """Take the keys and page size of the database, if they are new; those that it had are held no longer."""
         keys = self._database.page_keys()
         if self._generation == self._database.access.generation:
             return
@@ -153,7 +153,7 @@ class WalFile(apsw.VFSFile):
         return write_frame
 
     def xRead(self, amount: int, offset: int) -> Buffer:  # type: ignore[override] # noqa: N802 - SQLite's name; APSW takes any buffer
-        """Return plain bytes; see `apsw.VFSFile.xRead`. `_bind` puts a faster form in this one's place.
+        """Return plain bytes; see `apsw.VFSFile.xRead`. `bind` puts a faster form in this one's place.
 
         Raises:
             TamperedError: A frame that SQLite relies on fails authentication. While SQLite looks for the end of the log, such a
@@ -162,7 +162,7 @@ class WalFile(apsw.VFSFile):
         return self._read(amount, offset)
 
     def xWrite(self, data: Buffer, offset: int) -> None:  # noqa: N802 - SQLite's name
-        """Seal and write what SQLite writes. `_bind` puts a faster form in this one's place.
+        """Seal and write what SQLite writes. `bind` puts a faster form in this one's place.
 
         Raises:
             RefusedWriteError: The write is no part of a frame; nothing was written.
@@ -257,7 +257,7 @@ class WalFile(apsw.VFSFile):
                     self._database.access.refresh(begun=True)
                     if self._generation == self._database.access.generation:
                         break
-                    self._bind()
+                    self.bind()
                 else:
                     self._tally.opened += 1
                     return plain
@@ -327,7 +327,7 @@ class WalFile(apsw.VFSFile):
         The superblock is looked at first, because no frame may be sealed under an epoch that was dropped.
         """
         self._database.begin_frames()
-        self._bind()
+        self.bind()
         self._headers = {at: kept for at, kept in self._headers.items() if at < frame}
         salts = self._salts_of(header)
         if salts != self._last_salts:

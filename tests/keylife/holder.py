@@ -45,11 +45,35 @@ def note(connection: heliosvfs.Connection) -> None:
         del key
 
 
+def stay(path: str, secret: str | bytes) -> None:
+    """Keep the database open, and go on with it after somebody else has rotated its key."""
+    connection = heliosvfs.connect(path, key=secret)
+    connection.execute("CREATE TABLE t(x); INSERT INTO t VALUES(randomblob(50000))")
+    connection.pragma("wal_checkpoint", "TRUNCATE")
+    connection.execute("INSERT INTO t VALUES(randomblob(50000))")
+    connection.execute("SELECT * FROM t").fetchall()
+    note(connection)
+    print(json.dumps(held), flush=True)
+    sys.stdin.readline()
+    assert len(connection.execute("SELECT * FROM t").fetchall()) == 2
+    connection.execute("INSERT INTO t VALUES(randomblob(50000))")
+    assert len(connection.execute("SELECT * FROM t").fetchall()) == 3
+    held.clear()
+    note(connection)
+    gc.collect()
+    print(json.dumps(held), flush=True)
+    sys.stdin.readline()
+    connection.close()
+
+
 def main(path: str, scenario: str) -> None:
     """Use the database, and wait while somebody looks."""
     secret: str | bytes = os.read(0, 32)
     if scenario == "passphrase":
         secret = "a passphrase of some length"
+    if scenario == "stays":
+        stay(path, secret)
+        return
     for _ in range(2):
         connection = heliosvfs.connect(path, key=secret)
         connection.execute("CREATE TABLE IF NOT EXISTS t(x); INSERT INTO t VALUES(randomblob(50000))")

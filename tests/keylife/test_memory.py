@@ -11,12 +11,13 @@ import subprocess
 import sys
 import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+import heliosvfs
 from heliosvfs import memory
 from tests.keylife.examining import KEY
 
@@ -88,6 +89,27 @@ def test_after_close_no_master_or_data_key_is_left_in_the_memory_of_the_process(
             process.stdin.flush()
 
 
+def test_a_process_that_stays_drops_a_data_key_that_another_has_rotated_away(tmp_path: Path) -> None:
+    path = tmp_path / "db"
+    with holder(path, "stays") as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        old = told(process.stdout.readline())
+        data = {name: key for name, key in old.items() if name.startswith(("epoch", "sub-key"))}
+        assert len(data) >= 2
+        assert all(found_in(process.pid, data).values()), "the search would find nothing"
+        with closing(heliosvfs.connect(path, key=KEY)) as connection:
+            connection.rotate()
+        process.stdin.write("\n")
+        process.stdin.flush()
+        new = {name: key for name, key in told(process.stdout.readline()).items() if name.startswith("epoch")}
+        assert not set(new.values()) & set(old.values())
+        assert all(found_in(process.pid, new).values())
+        assert {name: count for name, count in found_in(process.pid, data).items() if count} == {}
+        process.stdin.write("\n")
+        process.stdin.flush()
+
+
 def test_a_buffer_is_zeroed_and_used_again_when_nobody_refers_to_it_and_not_before() -> None:
     key = memory.random_key()
     assert any(key)
@@ -148,6 +170,7 @@ def test_the_kernel_confirms_what_is_said_of_the_memory_that_keys_lie_in() -> No
 
 CORE = """
 import ctypes, json, resource
+import heliosvfs
 from heliosvfs import memory
 before = ctypes.CDLL(None).prctl(3, 0, 0, 0, 0)
 done = memory.forbid_core_dumps()
@@ -163,6 +186,7 @@ def test_a_process_can_forbid_core_dumps_of_itself() -> None:
 
 UNLOCKED = """
 import json, os, resource
+import heliosvfs
 from heliosvfs import memory
 resource.setrlimit(resource.RLIMIT_MEMLOCK, (0, 0))
 if os.getuid() == 0:
