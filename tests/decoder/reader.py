@@ -48,8 +48,8 @@ def parse_copy(copy: bytes, index: int) -> tuple[int, dict]:
     return sequence, document
 
 
-def load_superblock(data: bytes) -> tuple[dict, bytes]:
-    """Return the JSON of the newest whole copy, and the copy."""
+def load_superblock(data: bytes) -> list[tuple[int, dict, bytes]]:
+    """Return sequence number, JSON and bytes of each whole copy, the newest first."""
     found = []
     for index in (0, 1):
         copy = data[16384 * index : 16384 * (index + 1)]
@@ -58,9 +58,9 @@ def load_superblock(data: bytes) -> tuple[dict, bytes]:
         except RefusedError:
             continue
     must(found, "no copy is whole")
-    _, document, copy = max(found, key=lambda item: item[0])
-    must(not document["features"]["incompatible"], "incompatible feature")
-    return document, copy
+    found.sort(key=lambda item: -item[0])
+    must(not found[0][1]["features"]["incompatible"], "incompatible feature")
+    return found
 
 
 def kek_of(kdf: dict, secret: str | bytes) -> bytes:
@@ -91,18 +91,26 @@ def gcm_open(key: bytes, wrapped: bytes, associated_data: bytes) -> bytes:
     return AESGCM(key).decrypt(wrapped[:12], wrapped[12:], associated_data)
 
 
+def is_authentic(copy: bytes, master: bytes) -> bool:
+    """Tell whether a superblock copy's HMAC is right under a master key."""
+    mac = hmac.digest(expand(master, b"heliosvfs 1 superblock hmac"), copy[:16320], "sha256")
+    return hmac.compare_digest(mac, copy[16320:16352])
+
+
 class Database:
     """A database file and its keys."""
 
     def __init__(self, path: Path, secret: str | bytes) -> None:
         self.path = path
         self.data = path.read_bytes()
-        self.document, copy = load_superblock(self.data)
+        (sequence, self.document, copy), *older = load_superblock(self.data)
         self.uuid = bytes.fromhex(self.document["uuid"])
         self.page_size = self.document["page_size"]
-        self.master = self._master(secret)
-        mac = hmac.digest(expand(self.master, b"heliosvfs 1 superblock hmac"), copy[:16320], "sha256")
-        must(hmac.compare_digest(mac, copy[16320:16352]), "HMAC")
+        self.master = self._master(self.document, secret)
+        must(is_authentic(copy, self.master), "HMAC")
+        for before, document, other in older:
+            if not is_authentic(other, self.master):  # an update to a new master key was cut off
+                must(before == sequence - 1 and is_authentic(other, self._master(document, secret)), "HMAC of the older copy")
         wrap = expand(self.master, b"heliosvfs 1 epoch wrap")
         self.epochs = {
             epoch["id"]: gcm_open(
@@ -113,8 +121,8 @@ class Database:
             for epoch in self.document["epochs"]
         }
 
-    def _master(self, secret: str | bytes) -> bytes:
-        for slot in self.document["slots"]:
+    def _master(self, document: dict, secret: str | bytes) -> bytes:
+        for slot in document["slots"]:
             if isinstance(secret, bytes) != (slot["kdf"]["name"] == "hkdf-sha256"):
                 continue
             try:

@@ -18,6 +18,7 @@ from heliosvfs.rotation import rotate
 from heliosvfs.superblock import COPY_SIZE
 from heliosvfs.vfs import files_of
 from heliosvfs.vfs.epochs import replace_master, slots_opened_by
+from tests.decoder import reader
 from tests.keylife.examining import KEY, copies, database, epoch_keys, epochs_on_disk, opened_by
 
 SPARE = b"2" * 32
@@ -181,6 +182,8 @@ def test_a_copy_under_another_master_key_is_accepted_only_from_the_update_just_b
     path.write_bytes(data[:COPY_SIZE] + old + data[2 * COPY_SIZE :])
     with contextlib.nullcontext() if accepted else pytest.raises(heliosvfs.TamperedError, match="HMAC"):
         heliosvfs.connect(path, key=KEY, create=False).close()
+    with contextlib.nullcontext() if accepted else pytest.raises(reader.RefusedError, match="HMAC"):
+        assert len(reader.Database(path, KEY).pages()) > 1
 
 
 def test_a_copy_that_the_key_does_not_open_is_tampering(half_way: tuple[Path, bytes]) -> None:
