@@ -311,6 +311,7 @@ FAILURES: dict[str, Callable[[sqlite3.Cursor], Any]] = {
 
 @pytest.mark.parametrize("audit", [None, "hipaa"])
 @pytest.mark.parametrize("failure", FAILURES)
+@pytest.mark.usefixtures("freeing")
 def test_an_error_keeps_no_cursor_alive(tmp_path: Path, failure: str, audit: str | None) -> None:
     """In a reference cycle with the error's frames it would wait for the garbage collector, which may free it in any thread."""
     connection = sqlite3.connect(tmp_path / "db", key=bytes(32), audit=audit)

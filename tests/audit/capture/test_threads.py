@@ -81,6 +81,7 @@ def test_a_function_that_uses_its_own_connection_is_let_in(tmp_path: Path) -> No
         assert rows == [(1,)]
 
 
+@pytest.mark.usefixtures("freeing")
 def test_an_error_keeps_no_cursor_alive(tmp_path: Path) -> None:
     """In a reference cycle with the error's frames it would wait for the garbage collector, which may free it in any thread."""
     with closing(heliosaudit.connect(tmp_path / "db", heliosaudit.Policy(log_select=True))) as connection:
