@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 import apsw
@@ -10,7 +11,7 @@ from heliosaudit import captures, failures, sessions
 from heliosaudit.captures import Running
 from heliosaudit.commits import Commits
 from heliosaudit.cursors import Cursor, raise_instead
-from heliosaudit.errors import AccessDeniedError, AuditPolicyError, AuditWriteError
+from heliosaudit.errors import AccessDeniedError, AuditWriteError
 from heliosaudit.events import Event, event_of
 from heliosaudit.gates import Gate
 from heliosaudit.images import Images
@@ -30,10 +31,8 @@ if TYPE_CHECKING:
 __all__ = ["Auditor"]
 
 _ALONE = frozenset({"journal_mode", "locking_mode"})  # PRAGMAs that need the database for themselves
+_READS = ("SELECT", "AUDIT")
 _INTENDED = frozenset({"VACUUM", "ATTACH", "DETACH"})
-_NAMES_TAKEN = """
-    SELECT 'temp.' || name FROM temp.sqlite_schema WHERE lower(substr(name, 1, 7)) = '__audit'
-    UNION ALL SELECT name FROM main.sqlite_schema WHERE lower(substr(name, 1, 7)) = '__audit'"""
 
 _base = apsw.Connection
 
@@ -104,14 +103,14 @@ class Auditor:
         """Forget what was asked before a statement is prepared: it was asked by one that is half-read."""
         self.commits.recorded = 0
         self.gate.take_actions()
+        failures.record_stray(self)
 
     def on_statement(self, cursor: apsw.Cursor, sql: str, bindings: Any) -> bool:
         """See a statement before it runs: the exec tracer."""
         if cursor is self._resetting:
             return True
         if not isinstance(cursor, Cursor):
-            msg = "apsw.Cursor(connection) would pass the audit by: use connection.cursor()"
-            raise AuditPolicyError(msg)
+            raise failures.foreign_cursor(self, sql)
         self.ledger.was_idle = False
         if cursor.running is not None:
             self.finish(cursor.running)
@@ -126,11 +125,17 @@ class Auditor:
             running = cursor.running = Running(cursor, verdict, sql, bindings, _base.total_changes(connection))
             if self.images is not None:
                 self.images.running = running
-            if verdict.event_class != "SELECT":
+            if verdict.event_class in _READS:
+                self._before_read(running)
+            else:
                 self._before(running)
-            elif self._is_strict and verdict.is_logged:
-                self._record_first(running)
         return True
+
+    def _before_read(self, running: Running) -> None:
+        if self._is_strict and running.verdict.is_logged:
+            self.record_first(running)
+        elif running.verdict.reads_log:
+            self.flush()
 
     def _ask_rules(self, sql: str, bindings: Any, verdict: Verdict) -> None:
         of_log = Refusal("this SQL belongs to the audit log") if self.writer.secret in sql else None
@@ -147,8 +152,8 @@ class Auditor:
     def _before(self, running: Running) -> None:
         verdict = running.verdict
         if _may_make_reserved_name(running):
-            self._reserved = {name for (name,) in self.writer.run(_NAMES_TAKEN)}
-        if verdict.is_work and verdict.is_logged and (self.writer.connection.in_transaction or self._wants()):
+            self._reserved = self._verdicts.reserved_names()
+        if verdict.is_work and verdict.is_logged and (self.writer.connection.in_transaction or self._wants(verdict)):
             if not self.writer.connection.in_transaction:
                 self.commits.begin(running)
             if not verdict.never_returns_rows:
@@ -156,9 +161,6 @@ class Auditor:
             return
         if verdict.event_class == "TRANSACTION":
             self._before_transaction(verdict)
-        elif verdict.event_class == "AUDIT":
-            self.flush()
-            return
         elif verdict.event_class == "ADMIN":
             if verdict.operation in _INTENDED or verdict.pragma in _ALONE:
                 self._intend(running)
@@ -166,9 +168,9 @@ class Auditor:
                 self.gate.begin_vacuum()
         self.commits.allow(running)
 
-    def _wants(self) -> bool:
+    def _wants(self, verdict: Verdict) -> bool:
         """Tell whether the policy wants this user's events."""
-        return captures.who(self.policy).wanted
+        return verdict.reads_log or captures.who(self.policy).wanted
 
     def _before_transaction(self, verdict: Verdict) -> None:
         transactions = self.ledger.transactions
@@ -195,7 +197,7 @@ class Auditor:
         if running.verdict.pragma in _ALONE and self._recorder is not None:
             self._recorder.release()
 
-    def _record_first(self, running: Running) -> None:
+    def record_first(self, running: Running) -> None:
         """Have a read's event on disk before its first row is handed out.
 
         Raises:
@@ -240,13 +242,13 @@ class Auditor:
 
     def finish(self, running: Running) -> None:
         """Record a statement that has ended well, and let it commit."""
-        cursor = running.cursor() if running.cursor is not None else None
-        if cursor is not None:
-            cursor.running = None
-        running.closed = True
-        if running.holder is None and self._add_to_transaction(running):
-            return
         try:
+            cursor = running.cursor() if running.cursor is not None else None
+            if cursor is not None:
+                cursor.running = None
+            running.closed = True
+            if running.holder is None and self._add_to_transaction(running):
+                return
             self._finish(running)
         except BaseException:
             self.commits.abandon(running)
@@ -309,8 +311,10 @@ class Auditor:
         """Write an event, or keep it until it can be."""
         if running.began or running.holder is not None:
             if not event.is_work or self.commits.did_nothing(running):
-                self.commits.let_go(running)
-                self.ledger.note(event)
+                try:
+                    self.commits.let_go(running)
+                finally:
+                    self.ledger.note(event)
             elif running.began:
                 self.commits.release(running, event)
             elif self.connection.in_transaction:  # a BEGIN came while it was half-read: it belongs to that transaction
@@ -332,7 +336,7 @@ class Auditor:
 
     def _refuse_reserved_names(self, running: Running) -> None:
         """Undo an ALTER TABLE that gave a table a name of the log's: the authorizer is not told the new name."""
-        found = sorted({name for (name,) in self.writer.run(_NAMES_TAKEN)} - self._reserved)
+        found = sorted(self._verdicts.reserved_names() - self._reserved)
         if not found:
             return
         error = AccessDeniedError(f"{found[0]} would be a name of the audit log's")
@@ -365,8 +369,9 @@ class Auditor:
     def close(self) -> None:
         """End what is half-read, and write what waits, before the connection closes."""
         self.is_closed = True
-        for cursor in self.commits.held_cursors():
-            cursor.close(True)  # noqa: FBT003 - APSW's signature
+        for cursor in (*self.commits.held_cursors(), *self.unfinished.cursors()):
+            with contextlib.suppress(apsw.Error):  # which its event tells; closing goes on, as APSW's does
+                cursor.close(True)  # noqa: FBT003 - APSW's signature
         if self._recorder is None and self.connection.in_transaction:
             self.writer.run("ROLLBACK", hides=False)  # as closing it does, and then its events can be written
         if self.ledger.transactions.frames:

@@ -44,6 +44,8 @@ def open_blob(  # noqa: PLR0913 - APSW's parameters
     refusal = auditor.gate.refusal_of_blob(database, table, column, writes=writeable)
     if refusal is not None:
         raise _refused(auditor, running, refusal)
+    if not writeable and verdict.is_logged and auditor.policy.read_durability == "strict":
+        auditor.record_first(running)
     was = auditor.enter()
     try:
         with commits.allowed():  # one that fails ends a transaction, too
@@ -128,9 +130,12 @@ class Blob:
 
     def reopen(self, rowid: int) -> None:
         """See `apsw.Blob.reopen`."""
-        self._blob.reopen(rowid)
         running, auditor = self._running, self._auditor
-        if running is None or not running.verdict.is_logged:
+        if running is not None and running.recorded:
+            self._moved(rowid)
+            auditor.record_first(running)
+        self._blob.reopen(rowid)
+        if running is None or running.recorded or not running.verdict.is_logged:
             return
         event = captures.event_for(running, auditor.policy, affected=running.rows)
         if event is not None and event.is_work and auditor.connection.in_transaction:
@@ -140,7 +145,12 @@ class Blob:
         elif event is not None:
             auditor.ledger.note(event)
         running.rows = 0
-        template = Template(f"blob.reopen({rowid}) on {running.verdict.target}", auditor.policy.max_query_length)
+        self._moved(rowid)
+
+    def _moved(self, rowid: int) -> None:
+        running = self._running
+        assert running is not None  # noqa: S101 - the handle is open
+        template = Template(f"blob.reopen({rowid}) on {running.verdict.target}", self._auditor.policy.max_query_length)
         running.verdict = replace(running.verdict, template=template)
 
     def _failed(self, error: BaseException) -> None:

@@ -7,6 +7,7 @@ import hmac
 import secrets
 import time
 import weakref
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import apsw
@@ -14,7 +15,7 @@ import msgspec
 
 from heliosaudit import sessions
 from heliosaudit.events import Event, timestamp
-from heliosaudit.literals import literal, without_secrets
+from heliosaudit.literals import literal, without_uri_secrets
 from heliosaudit.policies import Policy
 from heliosaudit.statements import Verdict
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Running", "Who", "commitment", "describe", "event_for", "said", "wants", "who"]
 
+_OPENING = ("ATTACH", "VACUUM")  # they are given names of files, which may be URIs with a key
 Bindings = Any  # a sequence, or what APSW takes for a mapping
 
 
@@ -34,6 +36,7 @@ class Running:
         verdict: What it is.
         sql: Its text.
         bindings: What is bound.
+        session: Who began it: it may be read on, and end, while somebody else is acting.
         started: Nanoseconds of the performance counter.
         occurred: Nanoseconds since the epoch.
         rows: Rows handed out so far.
@@ -72,6 +75,7 @@ class Running:
         self.sql = sql
         self.bindings = bindings
         self.changes = changes
+        self.session = sessions.current()
         self.occurred = time.time_ns()
         self.started = time.perf_counter_ns()
 
@@ -79,7 +83,7 @@ class Running:
 def said(error: BaseException) -> str:
     """Describe an error for the log: an exception of the application's own may quote values, so only its class is named."""
     name = type(error).__name__
-    return f"{name}: {error}" if isinstance(error, apsw.Error) else name
+    return f"{name}: {without_uri_secrets(str(error))}" if isinstance(error, apsw.Error) else name
 
 
 def wants(policy: Policy, user: str) -> bool:
@@ -103,23 +107,32 @@ class Who:
         self.custom = session.custom or None if policy.capture_custom_fields else None
 
 
-def who(policy: Policy) -> Who:
-    """Return what a policy records of the session that is acting."""
-    session = sessions.current()
+def who(policy: Policy, session: sessions.Session | None = None) -> Who:
+    """Return what a policy records of a session; None: of the one that is acting."""
+    if session is None:
+        session = sessions.current()
     known: Who | None = session.__dict__.get("_who")
     if known is None or known.policy is not policy:
         known = session.__dict__["_who"] = Who(session, policy)
     return known
 
 
-def event_for(
-    running: Running, policy: Policy, *, success: bool = True, error: str | None = None, affected: int | None = None
+def event_for(  # noqa: PLR0913 - what a statement has come to
+    running: Running,
+    policy: Policy,
+    *,
+    success: bool = True,
+    error: str | None = None,
+    affected: int | None = None,
+    is_denied: bool = False,
 ) -> Event | None:
-    """Make the event of a statement that has ended; None if the policy does not want this user's."""
-    acting = who(policy)
-    if not acting.wanted:
+    """Make the event of a statement that has ended; None if the policy does not want this user's.
+
+    What reads the log, and what was denied, is recorded whoever it was.
+    """
+    acting, verdict = who(policy, running.session), running.verdict
+    if not acting.wanted and not verdict.reads_log and not is_denied:
         return None
-    verdict = running.verdict
     query, parameters, values = describe(verdict, running.bindings, policy)
     event = Event(
         [
@@ -160,6 +173,8 @@ def describe(
     template = verdict.template
     if template is None:
         return "", None, None
+    if verdict.operation in _OPENING and bindings is not None:
+        bindings = _without_keys(bindings)
     if not template.has_parameters or not verdict.shows_values:
         return template.text, None, None
     if policy.capture_parameters == "redactable":
@@ -170,12 +185,21 @@ def describe(
         query = template.replace(bindings, lambda value: "/* " + hmac.digest(key, _bytes(value), "sha256").hex() + " */ ?")
     else:
         query = template.render(bindings, policy.max_value_length)
-        if verdict.operation == "ATTACH":
-            query = without_secrets(query)  # of a URI that was bound
     longest = policy.max_query_length
     if len(query) > longest:
         query = f"{query[:longest]} /* {len(query) - longest} more characters */"
     return query, None, None
+
+
+def _without_keys(bindings: Bindings) -> Bindings:
+    """Take keys out of bound file names."""
+    if isinstance(bindings, Mapping):
+        return {name: _without_key(value) for name, value in bindings.items()}
+    return [_without_key(value) for value in bindings] if hasattr(bindings, "__len__") else {}
+
+
+def _without_key(value: Any) -> Any:
+    return without_uri_secrets(value) if isinstance(value, str) else value
 
 
 def commitment(salt: bytes, value: Any) -> str:

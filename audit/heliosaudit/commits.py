@@ -131,7 +131,7 @@ class Commits:
         """Yield the cursors of statements that are half-read under a holder."""
         for running in [*self._held]:
             cursor = running.cursor() if running.cursor is not None else None
-            if cursor is not None:
+            if cursor is not None and not cursor.is_executing:  # as it is where its statement calls a function that runs SQL
                 yield cursor
 
     def add_to_group(self, event: Event) -> None:
@@ -150,10 +150,32 @@ class Commits:
         with self.allowed():
             if running.began:
                 running.began = False
+                self._ledger.flush_inside()
                 self._writer.run(f"RELEASE {_DDL}")
+                self._ledger.transactions.committed()
             elif running.holder is not None:
-                self.close(running)
+                self._close_undone(running)
         self._forget_group()
+
+    def _close_undone(self, running: Running) -> None:
+        """Close the holder of a statement that needs no event; what others did under it may fail to be committed by that."""
+        connection = self._writer.connection
+        changes = connection.changes()
+        try:
+            self.close(running)
+        except BaseException:
+            self._put_back([])
+            if running.cursor is not None and running.verdict.event_class == "DML":
+                self._writer.offset += changes  # SQLite does not count what a commit that failed undid
+                self._writer.restore(0, _base.last_insert_rowid(connection))
+            raise
+
+    def _put_back(self, facts: list[Event]) -> None:
+        """Turn what was written in a transaction that was not committed into facts again."""
+        for lost in (*self._group, *facts):
+            lost.mark_rolled_back()
+        self._ledger.put_back([*self._group, *facts])
+        self._group.clear()
 
     def close(self, running: Running) -> None:
         """Close a statement's holder, which commits if it is the last."""
@@ -202,10 +224,7 @@ class Commits:
             self._group.clear()
 
     def _after_failed_commit(self, running: Running, event: Event, facts: list[Event], changes: int) -> None:
-        for lost in (*self._group, *facts):
-            lost.mark_rolled_back()
-        self._ledger.put_back([*self._group, *facts])
-        self._group.clear()
+        self._put_back(facts)
         is_dml = running.cursor is not None and running.verdict.event_class == "DML"
         if is_dml:  # SQLite does not count what a commit that failed undid
             self._writer.offset += event.fields[7] or 0
@@ -224,7 +243,7 @@ class Commits:
 
         While another is half-read under a holder there is no commit yet, and the one that comes is refused.
         """
-        self.is_doomed = len(self._held) > 1
+        self.is_doomed = self.is_doomed or len(self._held) > 1
         self.refuses = True
         try:
             self.close(running)
@@ -234,12 +253,18 @@ class Commits:
             self.refuses = False
 
     def abandon(self, running: Running) -> None:
-        """Undo a statement whose event could not be made, whatever the reason: nothing of it may stay open."""
+        """Undo a statement whose event could not be made, whatever the reason: nothing of it may stay open.
+
+        In a transaction of the application's it can't be undone alone, so that the whole can't be committed any more.
+        """
         if running.began:
-            running.began = False
+            running.began, running.undone = False, True  # where it is ended once more, as by a cursor that is dropped
             self._roll_back()
         elif running.holder is not None:
+            running.undone = True
             self._undo(running)
+        elif running.verdict.is_work and running.verdict.is_logged and self._writer.connection.in_transaction:
+            self.is_doomed = self.is_doomed or not running.undone
 
     def drop(self, running: Running) -> None:
         """Let go of a statement that failed: SQLite rolls back what it began, and says so if it began anything."""
@@ -271,9 +296,11 @@ class Commits:
         facts = self._ledger.take_facts()
         self.rollbacks = 1  # SQLite tells a RELEASE that a commit hook refuses twice
         try:
+            self._ledger.flush_inside()  # of what a function of the application's has changed meanwhile
             self._writer.append([*facts, event])
             with self.allowed():
                 self._writer.run(f"RELEASE {_DDL}", hides=False)
+            self._ledger.transactions.committed()
         except BaseException as error:
             self._roll_back()
             self._ledger.put_back(facts)
@@ -299,3 +326,4 @@ class Commits:
             finally:
                 self.refuses, self.rollbacks = False, -1
         self._writer.run(f"RELEASE {_DDL}")  # the savepoint is still open, and empty
+        self._ledger.check()

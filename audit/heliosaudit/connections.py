@@ -10,7 +10,7 @@ from typing import Any
 
 import apsw
 
-from heliosaudit import sessions, stores
+from heliosaudit import captures, sessions, stores
 from heliosaudit.auditors import Auditor
 from heliosaudit.contexts import Context
 from heliosaudit.cursors import Cursor
@@ -125,9 +125,13 @@ class Audited(Doors):
             auditor.close()
         try:
             _base.close(self, force)
-        finally:
-            if auditor is not None:
-                auditor.end()
+        except BaseException as error:
+            if auditor is not None:  # it is still open, as where one of its cursors is within a call
+                auditor.is_closed = False
+                auditor.record("CLOSE", event_class="AUTH", success=False, error=captures.said(error))
+            raise
+        if auditor is not None:
+            auditor.end()
         if auditor is not None and auditor.unwritten() and not force:
             msg = f"the connection is closed, and the last {auditor.unwritten()} events could not be written to the audit log"
             raise AuditWriteError(msg)

@@ -69,6 +69,12 @@ GAPS = (
         ("HIPAA 164.312(b)",),
         lambda policy: policy.read_durability == "buffered",
     ),
+    Gap(
+        "reads in a transaction that has begun to write, or while another connection writes: they are refused",
+        (),
+        lambda policy: policy.log_select and policy.read_durability == "strict",
+    ),
+    Gap("rows of tables with VIRTUAL generated columns", ("21 CFR 11.10(e)",), lambda policy: policy.capture_rows == "values"),
     Gap("what the rows of a SELECT held", (), _always),
     Gap("connections that are not audited, and other programs that hold the key", ("SOC 2 CC6.1",), _always),
     Gap("Python code of the same process that takes the hooks away", (), _always),

@@ -54,6 +54,7 @@ class Cursor(apsw.Cursor):
 
     Attributes:
         running: The statement that has not ended yet.
+        is_executing: Whether APSW is within a call of it, which may have led to a function of the application's.
         is_fresh: Whether none of its statements has run yet.
         is_control: Whether it runs what ``with connection:`` does.
         rows: Rows of a statement that had to be ended before the application had read them.
@@ -63,6 +64,7 @@ class Cursor(apsw.Cursor):
     """
 
     running: Running | None = None  # also where __init__ fails, for __del__
+    is_executing = False
 
     def __init__(self, connection: apsw.Connection) -> None:
         self.auditor: Auditor = connection.auditor  # type: ignore[attr-defined]
@@ -92,6 +94,8 @@ class Cursor(apsw.Cursor):
         return self
 
     def _run(self, method: Any, statements: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if self.is_executing:  # by what it executes itself: APSW refuses that, and the outer statement's state is to stay
+            method(self, statements, *args, **kwargs)
         auditor = self.auditor
         was = auditor.enter()
         try:
@@ -105,11 +109,14 @@ class Cursor(apsw.Cursor):
             if auditor.gate.must_prepare:
                 kwargs["can_cache"] = False
             auditor.start()
+            self.is_executing = True
             try:
                 method(self, statements, *args, **kwargs)
             except BaseException as error:
+                self.is_executing = False
                 self._failed(error)
                 raise
+            self.is_executing = False
             running = self.running
             if running is not None and (running.verdict.never_returns_rows or is_done(self)):
                 auditor.finish(running)
@@ -163,15 +170,19 @@ class Cursor(apsw.Cursor):
     def _step(self) -> Any:
         auditor = self.auditor
         was = auditor.enter()
+        self.is_executing = True
         try:
             row = _next(self)
         except StopIteration:
+            self.is_executing = False
             self._finish()
             raise
         except BaseException as error:
+            self.is_executing = False
             self._failed(error)
             raise
         finally:
+            self.is_executing = False
             auditor.leave(was)
         if self.running is not None:
             self.running.rows += 1
@@ -229,6 +240,8 @@ class Cursor(apsw.Cursor):
         if not self.__dict__:  # APSW was freeing it while another thread was within a call, and the connection closes it now
             _close(self, force)
             return
+        if self.is_executing:
+            _close(self, force)  # APSW refuses it
         was = self.auditor.enter()
         try:
             self._call(_close, force)

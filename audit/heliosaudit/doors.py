@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import apsw
 
+from heliosaudit import captures
 from heliosaudit.blobs import open_blob
 from heliosaudit.changesets import apply
 from heliosaudit.errors import AccessDeniedError, AuditPolicyError
 from heliosaudit.hooks import Hooked
+from heliosaudit.literals import literal
 from heliosaudit.rules import Rule
 from heliosaudit.schemas import is_reserved
 
 __all__ = ["Doors"]
 
+T = TypeVar("T")
 _base = apsw.Connection
 _DENIED_CONFIGS = {
     apsw.SQLITE_DBCONFIG_RESET_DATABASE: "SQLITE_DBCONFIG_RESET_DATABASE",
@@ -70,6 +74,22 @@ class Doors(Hooked):
         self.auditor.ledger.flush_soon()
         return AccessDeniedError(why)
 
+    def _recorded(self, operation: str, call: Callable[[], T], **fields: Any) -> T:
+        """Do something, and record what came of it before anybody has the result."""
+        auditor = self.auditor
+        if auditor is None:
+            return call()
+        try:
+            result = call()
+        except BaseException as error:
+            if auditor.policy.logs("ADMIN"):
+                auditor.record(operation, success=False, error=captures.said(error), **fields)
+            raise
+        auditor.record(operation, **fields)
+        if auditor.policy.read_durability == "strict":
+            auditor.ledger.flush_soon()
+        return result
+
     def table_exists(self, dbname: str | None, table: str) -> bool:
         """See `apsw.Connection.table_exists`."""
         return not self._is_refused(dbname, table, "") and _base.table_exists(self, dbname, table)
@@ -95,8 +115,7 @@ class Doors(Hooked):
         """See `apsw.Connection.read`: bytes of the file, as whoever has the key sees them."""
         if self.auditor is not None:
             self.ask_copy(schema, "READ FILE")
-            self.auditor.record("READ FILE", target=schema)
-        return _base.read(self, schema, which, offset, amount)
+        return self._recorded("READ FILE", lambda: _base.read(self, schema, which, offset, amount), target=schema)
 
     def apply_changeset(self, changeset: Any, **options: Any) -> bytes | None:
         """Apply a changeset to the main database, recorded as one event.
@@ -132,44 +151,85 @@ class Doors(Hooked):
             sourceconnection.ask_copy(sourcedatabasename, "BACKUP")
             sourceconnection.auditor.record("BACKUP", target=sourcedatabasename)
             sourceconnection.auditor.flush()
-        return _base.backup(self, databasename, sourceconnection, sourcedatabasename)
+        if databasename.lower() == "temp":
+            return _base.backup(self, databasename, sourceconnection, sourcedatabasename)
+        return self._recorded(
+            "RESTORE",
+            lambda: _base.backup(self, databasename, sourceconnection, sourcedatabasename),
+            target=databasename,
+            query=f"backup({literal(databasename, 64)}, source, {literal(sourcedatabasename, 64)})",
+        )
 
     def serialize(self, name: str) -> bytes:
         """See `apsw.Connection.serialize`."""
         if self.auditor is not None:
             self.ask_copy(name, "SERIALIZE")
-            self.auditor.record("SERIALIZE", target=name)
-        return _base.serialize(self, name)
+        return self._recorded("SERIALIZE", lambda: _base.serialize(self, name), target=name)
 
     def deserialize(self, name: str, contents: Any) -> None:
         """See `apsw.Connection.deserialize`."""
         if self.auditor is not None and name.lower() == "main":
             raise self._deny("deserialize", "deserialize onto an audited database would replace its audit log")
-        _base.deserialize(self, name, contents)
+        self._recorded("DESERIALIZE", lambda: _base.deserialize(self, name, contents), target=name)
 
     def config(self, op: int, *args: Any) -> Any:
         """See `apsw.Connection.config`."""
-        if self.auditor is not None:
-            if op in _DENIED_CONFIGS and args and args[0] > 0:
-                raise self._deny(_DENIED_CONFIGS[op], f"{_DENIED_CONFIGS[op]} would let the audit log be erased")
-            if args and args[0] >= 0:
-                self.auditor.record("CONFIG", target=str(apsw.mapping_db_config.get(op, op)), query=f"config({op}, {args[0]})")
-        return _base.config(self, op, *args)
+        if not args or not isinstance(args[0], int) or args[0] < 0:  # it only asks, or APSW will refuse it
+            return _base.config(self, op, *args)
+        if self.auditor is not None and op in _DENIED_CONFIGS and args[0] > 0:
+            raise self._deny(_DENIED_CONFIGS[op], f"{_DENIED_CONFIGS[op]} would let the audit log be erased")
+        target = str(apsw.mapping_db_config.get(op, op))
+        return self._recorded(
+            "CONFIG", lambda: _base.config(self, op, *args), target=target, query=f"config({op}, {int(args[0])})"
+        )
+
+    def enable_load_extension(self, enable: bool) -> None:  # noqa: FBT001 - APSW's signature
+        """See `apsw.Connection.enable_load_extension`."""
+        query = f"enable_load_extension({bool(enable)})"
+        self._recorded("CONFIG", lambda: _base.enable_load_extension(self, enable), target="enable_load_extension", query=query)
+
+    enableloadextension = enable_load_extension
+
+    def _require_own_operator(self, name: str) -> None:
+        """Keep the application from redefining what the log's columns are generated by.
+
+        Raises:
+            AccessDeniedError: It tries to.
+        """
+        if self.auditor is not None and name == "->>":
+            raise self._deny("create_function", "a function named ->> would change what the audit log's columns show")
+
+    def create_scalar_function(self, name: str, *args: Any, **kwargs: Any) -> None:
+        """See `apsw.Connection.create_scalar_function`."""
+        self._require_own_operator(name)
+        _base.create_scalar_function(self, name, *args, **kwargs)
+
+    def create_aggregate_function(self, name: str, *args: Any, **kwargs: Any) -> None:
+        """See `apsw.Connection.create_aggregate_function`."""
+        self._require_own_operator(name)
+        _base.create_aggregate_function(self, name, *args, **kwargs)
+
+    def create_window_function(self, name: str, *args: Any, **kwargs: Any) -> None:
+        """See `apsw.Connection.create_window_function`."""
+        self._require_own_operator(name)
+        _base.create_window_function(self, name, *args, **kwargs)
+
+    createscalarfunction, createaggregatefunction = create_scalar_function, create_aggregate_function
 
     def load_extension(self, filename: str, entrypoint: str | None = None) -> None:
         """See `apsw.Connection.load_extension`."""
-        if self.auditor is not None:
-            self.auditor.record("LOAD EXTENSION", target=filename)
+        if self.auditor is not None and self.auditor.policy.logs("ADMIN"):  # what it does to the process is not to be foreseen
+            self.auditor.record("LOAD EXTENSION (INTENT)", target=filename)
             self.auditor.ledger.flush_soon()
-        _base.load_extension(self, filename, entrypoint)
+        self._recorded("LOAD EXTENSION", lambda: _base.load_extension(self, filename, entrypoint), target=filename)
 
     loadextension = load_extension
 
     def file_control(self, dbname: str, op: int, pointer: int) -> bool:
         """See `apsw.Connection.file_control`; what it hands to SQLite is a bare pointer, so the call itself is recorded."""
-        if self.auditor is not None:
-            self.auditor.record("FILE CONTROL", target=dbname, query=f"file_control({op})")
-        return _base.file_control(self, dbname, op, pointer)
+        return self._recorded(
+            "FILE CONTROL", lambda: _base.file_control(self, dbname, op, pointer), target=dbname, query=f"file_control({op})"
+        )
 
     filecontrol = file_control
 

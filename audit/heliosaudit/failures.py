@@ -10,9 +10,10 @@ import apsw
 
 from heliosaudit import captures
 from heliosaudit.captures import Running
-from heliosaudit.errors import AccessDeniedError, AuditWriteError
+from heliosaudit.errors import AccessDeniedError, AuditPolicyError, AuditWriteError
 from heliosaudit.gates import BY_APPLICATION
-from heliosaudit.literals import Template, without_literals
+from heliosaudit.literals import Template, without_literals, without_secrets
+from heliosaudit.policies import Policy
 from heliosaudit.rules import Refusal
 from heliosaudit.statements import Action, Verdict, judge
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from heliosaudit.auditors import Auditor
     from heliosaudit.cursors import Cursor
 
-__all__ = ["failed", "record_failure"]
+__all__ = ["failed", "foreign_cursor", "record_failure", "record_stray"]
 
 _base = apsw.Connection
 _FAIL = re.compile(r"\bOR\s+FAIL\b", re.IGNORECASE)
@@ -33,6 +34,21 @@ _CLASSES = {  # of SQL that could not be prepared, by its first word
     **dict.fromkeys(("CREATE", "DROP", "ALTER", "REINDEX", "ANALYZE"), "DDL"),
     **dict.fromkeys(("BEGIN", "COMMIT", "END", "ROLLBACK", "SAVEPOINT", "RELEASE"), "TRANSACTION"),
 }
+
+
+# what may go wrong for a row of a table: such a message names the schema, and others may quote values, as RAISE does
+_OF_SCHEMA = frozenset(
+    {
+        apsw.SQLITE_CONSTRAINT_CHECK,
+        apsw.SQLITE_CONSTRAINT_COMMITHOOK,
+        apsw.SQLITE_CONSTRAINT_DATATYPE,
+        apsw.SQLITE_CONSTRAINT_FOREIGNKEY,
+        apsw.SQLITE_CONSTRAINT_NOTNULL,
+        apsw.SQLITE_CONSTRAINT_PRIMARYKEY,
+        apsw.SQLITE_CONSTRAINT_ROWID,
+        apsw.SQLITE_CONSTRAINT_UNIQUE,
+    }
+)
 
 
 def failed(auditor: Auditor, cursor: Cursor, error: BaseException) -> BaseException:
@@ -62,12 +78,29 @@ def failed(auditor: Auditor, cursor: Cursor, error: BaseException) -> BaseExcept
     if refusal not in (None, BY_APPLICATION) and isinstance(error, apsw.AuthError) and not isinstance(error, AccessDeniedError):
         instead = refusal.raised(str(cursor.text))
     auditor.let_commits_end(running)
-    record_failure(auditor, running, instead, refusal)
+    hides_error = None if ran else running.verdict.template is not None and running.verdict.template.text != running.sql.strip()
+    record_failure(auditor, running, instead, refusal, hides_error=hides_error)
     if auditor.commits.refused:
         auditor.commits.refused = False
         if isinstance(error, apsw.ConstraintError):
             instead = AuditWriteError("this would have been committed without its event in the audit log, and was rolled back")
     return auditor.gate.told(instead, str(cursor.text), refusal, ran=ran) if auditor.gate.rules else instead
+
+
+def foreign_cursor(auditor: Auditor, sql: str) -> AuditPolicyError:
+    """Record that a cursor was used that is not audited; returns what is to be raised."""
+    problem = AuditPolicyError("apsw.Cursor(connection) would pass the audit by: use connection.cursor()")
+    auditor.gate.take_actions()
+    said = f"AuditPolicyError: {problem}"
+    auditor.record("ACCESS DENIED", event_class="AUTH", query=without_literals(sql), success=False, error=said)
+    return problem
+
+
+def record_stray(auditor: Auditor) -> None:
+    """Record a denial of something that was prepared by none of our cursors, before another is made."""
+    refusal = auditor.gate.take_denial()
+    if refusal is not None:
+        auditor.record("ACCESS DENIED", event_class="AUTH", success=False, error=f"AccessDeniedError: {refusal.reason}")
 
 
 def _failed_later(running: Running, cursor: Cursor, error: BaseException, refusal: Refusal | None) -> bool:
@@ -91,6 +124,7 @@ def _not_run(auditor: Auditor, cursor: Cursor, actions: list[Action], error: Bas
     """Make what stands for SQL that could not even be prepared."""
     policy = auditor.policy
     text = str(cursor.text)
+    hides_values = hides_values or bool(policy.redacted_columns)  # which it names is not known
     verdict = judge(text, actions, policy)
     event_class = verdict.event_class or "ADMIN"
     if isinstance(error, apsw.AuthError):
@@ -111,7 +145,22 @@ def _not_run(auditor: Auditor, cursor: Cursor, actions: list[Action], error: Bas
     return Running(cursor, verdict, text, None, _base.total_changes(auditor.connection))
 
 
-def record_failure(auditor: Auditor, running: Running, error: BaseException, refusal: Refusal | None = None) -> None:
+def _said(error: BaseException, *, hides_values: bool) -> str:
+    """Describe an error; where values are not to be recorded, without a message that may quote them."""
+    if not hides_values or (isinstance(error, apsw.ConstraintError) and getattr(error, "extendedresult", None) in _OF_SCHEMA):
+        return captures.said(error)
+    may_quote = isinstance(error, (apsw.SQLError, apsw.ConstraintError))
+    return f"{type(error).__name__}: (a message that may quote values)" if may_quote else captures.said(error)
+
+
+def _hides_values(running: Running, policy: Policy) -> bool:
+    verdict = running.verdict
+    return policy.capture_parameters != "expanded" or not verdict.shows_values or without_secrets(running.sql) != running.sql
+
+
+def record_failure(
+    auditor: Auditor, running: Running, error: BaseException, refusal: Refusal | None = None, *, hides_error: bool | None = None
+) -> None:
     """Make the event of a failure, and end what was begun for its statement.
 
     Args:
@@ -119,6 +168,7 @@ def record_failure(auditor: Auditor, running: Running, error: BaseException, ref
         running: The statement.
         error: What it raised.
         refusal: Why it was denied; None: it was not.
+        hides_error: Whether the error's message may hold what is not to be recorded; None: as its values are.
     """
     connection, verdict, commits = auditor.connection, running.verdict, auditor.commits
     running.closed = True
@@ -131,7 +181,10 @@ def record_failure(auditor: Auditor, running: Running, error: BaseException, ref
         with contextlib.suppress(AuditWriteError):
             auditor.images.show(running, affected)
     if verdict.is_logged or refusal is not None:
-        event = captures.event_for(running, auditor.policy, success=False, error=captures.said(error), affected=affected)
+        says = _said(error, hides_values=_hides_values(running, auditor.policy) if hides_error is None else hides_error)
+        event = captures.event_for(
+            running, auditor.policy, success=False, error=says, affected=affected, is_denied=refusal is not None
+        )
     if event is not None and refusal is not None:
         event.fields[4], event.fields[14] = "ACCESS DENIED", "AUTH"
         if refusal.reason not in event.fields[9]:

@@ -92,6 +92,7 @@ class Gate:
             return apsw.SQLITE_OK
         if self._vacuuming == thread and schema is not None and schema.startswith("vacuum_"):
             return apsw.SQLITE_OK  # VACUUM copies the log like any other table, through SQL of its own (vacuum.c)
+        answer: int = apsw.SQLITE_OK
         action = (code, first, second, schema, source)
         reason = None if self._applying == thread and code == apsw.SQLITE_SAVEPOINT else guards.denial(action)
         if reason is None and code in guards.WRITES and thread not in self._inside:
@@ -102,11 +103,12 @@ class Gate:
             return apsw.SQLITE_DENY
         if self.authorizer is not None and self.asking != thread:
             verdict: int = self.authorizer(code, first, second, schema, source)
-            if verdict != apsw.SQLITE_OK:
+            if verdict not in (apsw.SQLITE_OK, apsw.SQLITE_IGNORE):
                 self._denials[thread] = BY_APPLICATION
                 return verdict
+            answer = verdict
         self._actions.setdefault(thread, []).append(action)
-        return apsw.SQLITE_OK
+        return answer
 
     @contextmanager
     def applying_changeset(self) -> Iterator[None]:

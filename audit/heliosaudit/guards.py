@@ -64,6 +64,8 @@ def _pragma(name: str, argument: str | None) -> str | None:
     value = argument.strip("'\" ").lower()
     if name == "writable_schema" and value not in _FALSE:
         return "writable_schema would let the audit log be rewritten"
-    if name == "journal_mode" and value in _JOURNALS:
+    if name == "journal_mode" and any(
+        value and mode.startswith(value) for mode in _JOURNALS
+    ):  # SQLite takes any beginning of a name
         return f"journal_mode={value} can't keep changes and their events together over a crash"
     return None

@@ -7,7 +7,7 @@ triggers.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import apsw
 
@@ -22,6 +22,19 @@ __all__ = ["Images"]
 
 _MOST = 1000  # rows of one statement that are shown; of the rest the event says how many there were
 
+
+class _Shape(NamedTuple):
+    """Columns of a table, by their index, as it is since the connection first changed it.
+
+    Attributes:
+        key: The primary key of a table WITHOUT ROWID, in its order; empty: it has a rowid.
+        hidden: Columns whose values the policy redacts.
+    """
+
+    key: tuple[int, ...]
+    hidden: frozenset[int]
+
+
 Row = tuple[str, str, str, int, "Sequence[Any] | None", "Sequence[Any] | None"]
 
 
@@ -35,7 +48,7 @@ class Images:
     def __init__(self, writer: Writer, policy: Policy) -> None:
         self._writer = writer
         self._policy = policy
-        self._keys: dict[tuple[str, str, int], list[tuple[str, int]]] = {}
+        self._shapes: dict[tuple[str, str, int], _Shape] = {}
         self.running: Running | None = None
 
     def see(self, update: apsw.PreUpdate) -> None:
@@ -48,8 +61,11 @@ class Images:
             running.images = []
         if len(running.images) < _MOST:
             operation = str(update.op)
-            old = None if operation == "INSERT" else update.old
-            new = None if operation == "DELETE" else update.new
+            try:
+                old = None if operation == "INSERT" else update.old
+                new = None if operation == "DELETE" else update.new
+            except apsw.RangeError:  # APSW asks for the virtual generated columns as well, which SQLite does not have here
+                old = new = None
             running.images.append((operation, update.database_name, update.table_name, update.rowid, old, new))
 
     def show(self, running: Running, affected: int | None) -> None:
@@ -64,7 +80,9 @@ class Images:
                 msg = "row images can't be captured: does an apsw.Session on this connection take the preupdate hook?"
                 raise AuditWriteError(msg)
             return
-        shows = self._policy.capture_rows == "values" and verdict.shows_values and self._policy.capture_parameters == "expanded"
+        if self._policy.redacted_columns:
+            self._shapes.clear()  # another connection may have made the table anew
+        shows = self._policy.capture_rows == "values" and self._policy.capture_parameters == "expanded"
         images = [self._shown(row, shows=shows) for row in running.images or []]
         if running.changed_rows > len(images):
             images.append({"more": running.changed_rows - len(images)})
@@ -73,24 +91,39 @@ class Images:
     def _shown(self, row: Row, *, shows: bool) -> dict[str, Any]:
         operation, database, table, rowid, old, new = row
         image: dict[str, Any] = {"op": operation, "table": f"{database}.{table}", "key": self._key(row, rowid)}
-        if shows:
-            limit = self._policy.max_value_length
+        if old is None and new is None:
+            image["unreadable"] = "the table has virtual generated columns"
+        elif shows:
+            hidden = self._shape(row).hidden
             if old is not None:
-                image["old"] = [literal(value, limit) for value in old]
+                image["old"] = [self._literal(value, hides=at in hidden) for at, value in enumerate(old)]
             if new is not None:
-                image["new"] = [None if value is apsw.no_change else literal(value, limit) for value in new]
+                image["new"] = [
+                    None if value is apsw.no_change else self._literal(value, hides=at in hidden) for at, value in enumerate(new)
+                ]
         return image
+
+    def _literal(self, value: Any, *, hides: bool) -> str:
+        return "/* redacted */" if hides else literal(value, self._policy.max_value_length)
 
     def _key(self, row: Row, rowid: int) -> Any:
         """Return the rowid, or the primary key of a table that has none."""
-        _, database, table, _, old, new = row
+        _, _, _, _, old, new = row
         values = old if old is not None else new or ()
-        known = (database, table, len(values))
-        if known not in self._keys:
+        shape = self._shape(row)
+        return [self._literal(values[at], hides=at in shape.hidden) for at in shape.key] if shape.key else rowid
+
+    def _shape(self, row: Row) -> _Shape:
+        """Return which of a table's columns are its key, and which are not to be shown, whatever statement changes them."""
+        _, database, table, _, old, new = row
+        known = (database, table, len(old if old is not None else new or ()))
+        if known not in self._shapes:
             schema, name = database.replace('"', '""'), table.replace('"', '""')
             tables = self._writer.run(f'PRAGMA "{schema}".table_list("{name}")')
-            without_rowid = bool(tables and tables[0][4])
-            columns = self._writer.run(f'PRAGMA "{schema}".table_info("{name}")') if without_rowid else []
-            self._keys[known] = sorted(((column[1], column[0]) for column in columns if column[5]), key=lambda column: column[1])
-        primary = self._keys[known]
-        return [literal(values[at], self._policy.max_value_length) for _, at in primary] if primary else rowid
+            columns = self._writer.run(f'PRAGMA "{schema}".table_xinfo("{name}")')
+            key = sorted((column[5], column[0]) for column in columns if column[5]) if tables and tables[0][4] else []
+            hidden = {column[0] for column in columns if f"{table}.{column[1]}".lower() in self._policy.redacted_columns}
+            if hidden and any(column[6] for column in columns):  # generated ones: which number the hook gives the others varies
+                hidden = set(range(len(columns)))
+            self._shapes[known] = _Shape(tuple(at for _, at in key), frozenset(hidden))
+        return self._shapes[known]

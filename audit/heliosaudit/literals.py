@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-__all__ = ["Template", "literal", "printable", "without_literals", "without_secrets"]
+__all__ = ["Template", "literal", "printable", "without_literals", "without_secrets", "without_uri_secrets"]
 
 _TOKENS = re.compile(
     r"""
@@ -21,15 +21,28 @@ _TOKENS = re.compile(
     """,
     re.VERBOSE | re.DOTALL,
 )
-_LITERALS = re.compile(r"[xX]?'(?:[^']|'')*'|(?<![\w$.])\d[\w.]*")
+_LITERALS = re.compile(
+    r"""
+      [xX]?'(?:[^']|'')*(?:'|$)
+    | (?P<name>"(?:[^"]|"")*(?:"|$))  # a text, too, where there is no such name (https://sqlite.org/quirks.html#dblquote)
+    | (?<![\w$.])\d[\w.]*
+    """,
+    re.VERBOSE,
+)
 _CONTROLS = re.compile("[\x00-\x1f\x7f\ud800-\udfff\\\\]")
 _UNSAFE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
-_SECRETS = re.compile(r"key|passphrase|password", re.IGNORECASE)
-_SECRET_STATEMENTS = re.compile(
-    r"(\bpragma\s+(?:[\w\"`\[\]]+\s*\.\s*)?[\"`\[']?\w*key\w*[\"`\]']?\s*[=(]?|\battach\b.*?\bkey\b)(.*)",
-    re.IGNORECASE | re.DOTALL,
+_SECRETS = re.compile(r"key|pass|file:", re.IGNORECASE)
+_SECRET_NAMES = re.compile(r"key|passphrase|password", re.IGNORECASE)
+_WORDS = re.compile(
+    r"""
+      (?P<comment>--[^\n]* | /\*.*?(?:\*/|$))
+    | (?P<name>"(?:[^"]|"")*" | '(?:[^']|'')*' | `(?:[^`]|``)*` | \[[^\]]*\] | [\w$]+)
+    | (?P<sign>[.;])
+    """,
+    re.VERBOSE | re.DOTALL,
 )
-_URI_SECRETS = re.compile(r"([?&;](?:[\w-]*key|passphrase|password)=)[^&'\"\s]*", re.IGNORECASE)
+_URI_OPTIONS = re.compile(r"([?&;])([^=&;#'\"\s]+)=([^&#'\"]*)")
+_OPEN_OPTIONS = frozenset({"cache", "immutable", "mode", "modeof", "nolock", "psow", "vfs"})  # https://sqlite.org/uri.html
 _INTEGERS = 1 << 63
 
 
@@ -83,13 +96,61 @@ def without_secrets(sql: str) -> str:
     """Take keys and passphrases out of SQL: of PRAGMA key and its like, of ATTACH ... KEY, and of URIs."""
     if not _SECRETS.search(sql):
         return sql
-    sql = _URI_SECRETS.sub(r"\1***", sql)
-    return _SECRET_STATEMENTS.sub(r"\1 ***", sql)
+    end = _end_before_secret(sql)
+    return without_uri_secrets(sql if end is None else f"{sql[:end]} ***")
+
+
+def without_uri_secrets(text: str) -> str:
+    """Take the values of options that SQLite itself does not know out of the URIs in a text, as keys are given by them."""
+    if "file:" not in text.lower():
+        return _URI_OPTIONS.sub(lambda match: _option(match, hides=_names_secret(match.group(2))), text)
+    return _URI_OPTIONS.sub(lambda match: _option(match, hides=match.group(2).lower() not in _OPEN_OPTIONS), text)
+
+
+def _option(match: re.Match[str], *, hides: bool) -> str:
+    return f"{match.group(1)}{match.group(2)}=***" if hides else match.group()
+
+
+def _names_secret(name: str) -> bool:
+    """Tell whether a name is one of a key or a passphrase; foreign keys are none."""
+    return bool(_SECRET_NAMES.search(name)) and "foreign_key" not in name.lower()
+
+
+def _end_before_secret(sql: str) -> int | None:
+    """Return where PRAGMA key and its like, or ATTACH ... KEY, are about to say their secret; None: they are not there."""
+    awaited = after = ""  # "pragma" until its name has come, "attach" until KEY or the statement's end has
+    end: int | None = None
+    for match in _WORDS.finditer(sql):
+        if match.lastgroup == "comment":
+            continue
+        word = match.group().lower()
+        if after == "pragma" and word != ".":  # the name is complete; it was the schema's if a dot follows
+            if end is not None:
+                return end
+            after = ""
+        if match.lastgroup == "sign":
+            awaited, end = ("" if word == ";" else "pragma" if after == "pragma" else awaited), None
+            after = ""
+        elif awaited == "pragma":
+            awaited, after = "", "pragma"
+            end = match.end() if _names_secret(word) else None
+        elif word in ("pragma", "attach"):
+            awaited = word
+        elif (awaited == "attach" and word == "key") or (word.startswith("pragma_") and _names_secret(word)):
+            return match.end()
+    return end
 
 
 def without_literals(sql: str) -> str:
-    """Take text, blob and number literals out of SQL."""
-    return _LITERALS.sub("?", sql)
+    """Take text, blob and number literals out of SQL, and names in double quotes that may be texts."""
+    return _LITERALS.sub(_without_literal, sql)
+
+
+def _without_literal(match: re.Match[str]) -> str:
+    is_name = match.group("name") is not None and (
+        match.string[: match.start()].endswith(".") or match.string[match.end() :].lstrip().startswith(".")
+    )
+    return match.group() if is_name else "?"
 
 
 def printable(sql: str) -> str:

@@ -47,7 +47,8 @@ class Scratch:
             f"WITH RECURSIVE i(n) AS (SELECT ? UNION ALL SELECT n + 1 FROM i WHERE n < ?) "
             f"INSERT INTO temp.{_COUNT}(n) SELECT n FROM i{mark}"
         )
-        self._size = f"SELECT coalesce(max(n), 0) FROM temp.{_COUNT}{mark}"
+        # no function: the application may have one of its own under the same name
+        self._size = f"SELECT n FROM temp.{_COUNT} ORDER BY n DESC LIMIT 1{mark}"
         self._some = f"UPDATE temp.{_COUNT} SET x = NULL WHERE n <= ?{mark}"
 
     def make(self, cursor: apsw.Cursor) -> None:
@@ -68,7 +69,8 @@ class Scratch:
         elif changes == 0:
             cursor.execute(self._none)
         else:
-            filled: Any = cursor.execute(self._size).fetchall()[0][0]
+            found = cursor.execute(self._size).fetchall()
+            filled: Any = found[0][0] if found else 0
             if filled < changes:
                 cursor.execute(self._fill, (filled + 1, changes))
             cursor.execute(self._some, (changes,))

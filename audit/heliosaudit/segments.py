@@ -123,7 +123,8 @@ def follow(
     Returns:
         The last event that is right, how many are, and the first break.
     """
-    last = rows(connection, f"SELECT coalesce(max(id), 0) FROM main.{LOG}")[0][0]
+    ids = rows(connection, f"SELECT id FROM main.{LOG} ORDER BY id DESC LIMIT 1")
+    last = ids[0][0] if ids else 0
     if helpers is None:
         return _follow_alone(connection, start, last, last - start.id, progress)
     (_, until), *others = _cut(start.id, last, helpers[1])

@@ -73,7 +73,7 @@ _TELLING = frozenset(
     ]
 )
 # PRAGMAs that write to the main database within the transaction, as DML does
-_WRITING = frozenset({"user_version", "application_id", "incremental_vacuum"})
+_WRITING = frozenset({"user_version", "application_id", "schema_version", "incremental_vacuum"})
 _SPACE = re.compile(r"(?:\s+|--[^\n]*(?:\n|$)|/\*.*?(?:\*/|$)|;)*", re.DOTALL)
 _WORD = re.compile(r"\w*")
 
@@ -92,7 +92,8 @@ class Verdict:
         savepoint: Name of the savepoint, for SAVEPOINT, RELEASE and ROLLBACK TO.
         pragma: Name of the PRAGMA, in lower case.
         is_work: Whether it changes a database other than the temporary one.
-        is_logged: Whether the policy wants it.
+        reads_log: Whether it reads the log itself, which is recorded whatever the policy wants.
+        is_logged: Whether it is recorded.
         template: Its SQL, taken apart; None where no event is made.
         shows_values: Whether bound values may be recorded.
         never_returns_rows: Whether it has ended as soon as it was executed.
@@ -107,6 +108,7 @@ class Verdict:
     savepoint: str = ""
     pragma: str = ""
     is_work: bool = False
+    reads_log: bool = False
     is_logged: bool = True
     template: Template | None = None
     shows_values: bool = True
@@ -126,13 +128,15 @@ def judge(sql: str, actions: Sequence[Action], policy: Policy) -> Verdict:
     fields = _classify(sql, actions, reads, writes)
     event_class = str(fields["event_class"])
     touched = {name.partition(".")[2].lower() for name in (*reads, *writes)}
-    is_logged = is_wanted(event_class, touched, policy)
+    reads_log = any(is_reserved(name.partition(".")[2]) for name in reads)
+    is_logged = reads_log or is_wanted(event_class, touched, policy)
     redacted = bool(policy.redacted_columns) and _names_redacted(actions, touched, policy)
     text = without_literals(sql) if redacted else sql
     return Verdict(
         **fields,
         reads=reads,
         writes=writes,
+        reads_log=reads_log,
         is_logged=is_logged,
         template=Template(text, policy.max_query_length) if is_logged else None,
         shows_values=not redacted and policy.capture_parameters != "none",
@@ -224,6 +228,8 @@ def _classify(sql: str, actions: Sequence[Action], reads: tuple[str, ...], write
             return special
     if not actions:
         return _silent(sql)
+    if any(code == apsw.SQLITE_FUNCTION and (name or "").lower() == "load_extension" for code, _, name, _, _ in actions):
+        return {"event_class": "ADMIN", "operation": "LOAD EXTENSION"}
     target = reads[0] if reads else ""
     schema, _, table = target.partition(".")
     reads_log = any(is_reserved(name.partition(".")[2]) for name in reads)

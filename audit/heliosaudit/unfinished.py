@@ -6,6 +6,8 @@ has been rolled back in between is an event of work that was undone, whatever th
 
 from __future__ import annotations
 
+from typing import Any
+
 from heliosaudit.captures import Running
 from heliosaudit.commits import Commits
 
@@ -24,6 +26,11 @@ class Unfinished:
         self._open = [other for other in self._open if not other.closed]
         running.depth = depth
         self._open.append(running)
+
+    def cursors(self) -> list[Any]:
+        """Return the cursors of those that have not ended."""
+        found = (running.cursor() for running in self._open if not running.closed and running.cursor is not None)
+        return [cursor for cursor in found if cursor is not None]
 
     def on_rollback(self) -> None:
         """Note, as a rollback hook, that everything was undone.

@@ -12,6 +12,7 @@ from heliosaudit.captures import Running
 from heliosaudit.gates import Gate
 from heliosaudit.policies import Policy
 from heliosaudit.private import refuse
+from heliosaudit.schemas import is_reserved
 from heliosaudit.statements import Action, Verdict, judge
 from heliosaudit.writers import Writer
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["Verdicts"]
 
 _KEPT = 2000
+_NAMES = "SELECT 'temp.' || name, name FROM temp.sqlite_schema UNION ALL SELECT name, name FROM main.sqlite_schema"
 
 
 class Verdicts:
@@ -31,6 +33,13 @@ class Verdicts:
         self._gate = gate
         self._policy = policy
         self._kept: dict[str, Verdict] = {}
+
+    def reserved_names(self) -> set[str]:
+        """Return the names of the log's that there are.
+
+        They are looked through here, for the application may have functions of its own under the names of SQLite's.
+        """
+        return {name for name, short in self._writer.run(_NAMES) if is_reserved(short)}
 
     def clear(self) -> None:
         """Forget them all."""

@@ -13,6 +13,8 @@ __all__ = ["Machine", "Step", "program"]
 
 Step = tuple[Any, ...]
 TABLES = ("t", "u", "child", "wide", "temp_t")
+# from the cache they may be outdated, and then do something before they are prepared again: AUDIT.md, "What differs"
+_SEEN_OUTDATED = ("CREATE ", "DROP ", "ALTER ", "BEGIN")
 NAMES = ("a", "b", "A", '"a"')
 
 
@@ -194,12 +196,13 @@ def _without_retries(log: list[Any], step: Step, *, failed: bool) -> list[Any]:
         if failed and (entry == "rollback" or entry[0] == "exec"):
             continue
         # PRAGMA optimize looks at the log's tables as well
-        if entry in ("commit", "rollback") and ("IF NOT EXISTS" in str(step) or "PRAGMA optimize" in str(step)):
+        if entry in ("commit", "rollback") and (" EXISTS" in str(step) or "PRAGMA optimize" in str(step)):
             continue
-        if entry == "rollback" and " IF EXISTS" in str(step):  # there is nothing to drop once it was prepared again
+        # prepared again while another statement is half-read, it leaves a transaction open that has done nothing
+        if failed and entry == "commit":
             continue
-        if entry == "commit" and found[-1:] == ["commit"] and " w " in str(step):
-            continue  # FTS5's own statements, when they are prepared again
+        if entry == "commit" and found[-1:] == ["commit"] and (" w " in str(step) or "ALTER " in str(step)):
+            continue  # statements that FTS5 or ALTER TABLE make themselves, when they are prepared again
         found.append(entry)
     return found
 
@@ -253,8 +256,16 @@ class Machine:
         return [self.step(step) for step in steps]
 
     def step(self, step: Step) -> Any:
-        if step[0] == "with" or any(word in str(step) for word in ("BEGIN", "SAVEPOINT")):
-            # what is half-read under RETURNING ends where a transaction begins: AUDIT.md, "What differs"
+        waits = (
+            " EXISTS" in str(step) and self.other.in_transaction
+        )  # it reads the schema's version, and what is half-read keeps that
+        if (
+            step[0] in ("with", "attach")
+            or waits
+            or any(word in str(step) for word in ("BEGIN", "SAVEPOINT", "PRAGMA optimize", " w(", " w ", "aux"))
+        ):
+            # what is half-read under RETURNING ends where a transaction begins: AUDIT.md, "What differs"; and PRAGMA optimize
+            # may write, and hold the lock until what is half-read has ended; FTS5 may write earlier here while something is
             for cursor in range(3):
                 with contextlib.suppress(apsw.Error):
                     self._do_close(cursor)
@@ -264,11 +275,13 @@ class Machine:
             outcome = Failure((type(error).__name__, str(error)))
         if "PRAGMA optimize" in str(step):  # it may analyse the log's tables: whether that writes, and is refused, differs
             outcome = Failure(("", ""))
-        if (
-            " EXISTS" in str(step) and self.other.in_transaction
-        ):  # a cached statement asks for the lock before it is found outdated
+        if waits:  # a cached one asks for the lock before it is found outdated
             outcome = Failure(("", ""))
         log, self.log = _without_retries(self.log, step, failed=isinstance(outcome, Failure)), []
+        if (step[0] == "with" or "SAVEPOINT" in str(step)) and self.connection.in_transaction:
+            with contextlib.suppress(apsw.Error):  # FTS5 may have written, which changes() tells or not: AUDIT.md, "What differs"
+                self.connection.execute("DELETE FROM temp_t WHERE 0")
+            self.log.clear()
         connection = self.connection
         return (
             step,
@@ -280,7 +293,9 @@ class Machine:
             connection.in_transaction,
             # a write to an attached database takes the log's main database along: AUDIT.md, "What differs"
             # and a cached statement takes the lock before it is found outdated: the same
-            None if "aux" in connection.db_names() or "CREATE" in str(step) else connection.txn_state("main"),
+            None
+            if "aux" in connection.db_names() or "CREATE" in str(step) or " EXISTS" in str(step)
+            else connection.txn_state("main"),
             self._committed(),
         )
 
@@ -297,10 +312,12 @@ class Machine:
         if sql == "PRAGMA optimize" and self.connection.in_transaction:  # it may analyse the log, and then it has written
             return None
         try:
+            if any(word in sql for word in _SEEN_OUTDATED):
+                return self.cursors[cursor].execute(sql, can_cache=False).fetchone()
             if sql.startswith("EXPLAIN"):  # its root pages are moved by the log's tables; and half-read, it defers all commits
                 # not from the cache: SQLite 3.54.1 reads freed memory when the schema was made anew since it was prepared
                 return len(self.cursors[cursor].execute(sql, can_cache=False).fetchall())
-            return self.cursors[cursor].execute(sql).fetchone()
+            return self.cursors[cursor].execute(sql, can_cache=not self._is_half_read(cursor)).fetchone()
         finally:
             if sql == "VACUUM":
                 self.connection.set_last_insert_rowid(0)  # likewise
@@ -314,7 +331,15 @@ class Machine:
                 self.log.append(("asked", self.connection.changes(), self.connection.txn_state("main"), self._committed()))
                 yield row
 
-        return self.cursors[cursor].executemany(sql, generate()).fetchall()
+        return self.cursors[cursor].executemany(sql, generate(), can_cache=not self._is_half_read(cursor)).fetchall()
+
+    def _is_half_read(self, but: int) -> bool:
+        """Tell whether another cursor is half-read: a statement that is prepared again meanwhile commits once more."""
+        for at, cursor in enumerate(self.cursors):
+            with contextlib.suppress(apsw.ExecutionCompleteError):
+                if at != but and cursor.is_explain is not None:
+                    return True
+        return False
 
     def _do_with(self, fails: bool, statements: list[str]) -> Any:
         with self.connection:
@@ -377,7 +402,9 @@ class Machine:
         """Change it while no cursor is half-read: SQLite refuses it once the temporary database is in use."""
         for cursor in range(3):
             self._do_close(cursor)
-        return self.connection.execute("PRAGMA temp_store = 2").fetchall()
+        found = self.connection.execute("PRAGMA temp_store = 2").fetchall()
+        self.connection.execute("CREATE TEMP TABLE IF NOT EXISTS temp_t(i INTEGER PRIMARY KEY, k, x)", can_cache=False)
+        return found
 
     def _do_pragma(self, name: str) -> Any:
         return self.connection.pragma(name)

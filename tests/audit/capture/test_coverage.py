@@ -36,4 +36,20 @@ def test_what_is_named_leaves_no_event_and_what_is_not_leaves_one(tmp_path: Path
 
 def test_whatever_the_policy_something_is_not_seen() -> None:
     everything = Policy(log_select=True, log_transactions=True, capture_rows="values", read_durability="strict")
-    assert len(gaps(everything)) == 5
+    assert len(gaps(everything)) == 7
+
+
+def test_strict_reads_that_are_refused_are_named_and_the_refusal_says_what_to_do(tmp_path: Path) -> None:
+    strict = Policy(log_select=True, read_durability="strict")
+    named = set(gaps(strict)) - set(gaps(Policy(log_select=True)))
+    assert [gap.what for gap in named] == [
+        "reads in a transaction that has begun to write, or while another connection writes: they are refused"
+    ]
+    with closing(heliosaudit.connect(tmp_path / "db", strict)) as connection:
+        connection.execute("CREATE TABLE t(x); BEGIN; INSERT INTO t VALUES(1)").fetchall()
+        with pytest.raises(
+            heliosaudit.AuditWriteError, match=r"before the transaction writes, or after it has ended, or use .*buffered"
+        ):
+            connection.execute("SELECT * FROM t")
+        connection.execute("COMMIT")
+        assert connection.execute("SELECT * FROM t").fetchall() == [(1,)]
