@@ -89,6 +89,7 @@ def prepare(connection: apsw.Connection, sql: str) -> Prepared:
     try:
         return _prepare(apsw.Cursor(connection), sql, can_cache=False)
     except apsw.Error:
+        auditor.gate.take_denial()  # the audited cursor will be denied the same, and that is the attempt that is recorded
         _prepare(connection.cursor(), sql, can_cache=False)
         raise
     finally:
