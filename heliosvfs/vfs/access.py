@@ -16,7 +16,7 @@ from heliosvfs.keyring import InheritedKey, MasterKey, UnauthenticSuperblockErro
 from heliosvfs.keys import superblock_hmac_key
 from heliosvfs.notices import tell
 from heliosvfs.pages import FileKeys
-from heliosvfs.superblock import Superblock, UnverifiedCopy
+from heliosvfs.superblock import SEQUENCE_OFFSET, Superblock, UnverifiedCopy
 from heliosvfs.vfs.creation import NewDatabase
 from heliosvfs.vfs.credentials import Credential
 from heliosvfs.vfs.superblocks import BaseFile, SuperblockStore
@@ -51,6 +51,7 @@ class Access:
         self._store = SuperblockStore(base, path)
         self._inherit = inherit
         self._copy: UnverifiedCopy | None = None
+        self._sequence = b""  # its sequence number as it stands on disk
         self._master: MasterKey | None = None
         self._keys: FileKeys | None = None
         self._retired: list[FileKeys] = []
@@ -132,7 +133,7 @@ class Access:
         if copy.superblock.populated and self._base.size() <= start:
             msg = f"{self.path} has been truncated: its superblock speaks of pages and there are none"
             raise TamperedError(msg, file=self.path, page=1, offset=start)
-        self._copy = copy
+        self._take_over(copy)
         if self.credential is not None and self.credential.secret is not None:
             self._unlock(copy, self.credential)
         return True
@@ -203,7 +204,7 @@ class Access:
         """Take over a superblock whose HMAC is right; keys are made anew only where epochs or layout differ."""
         assert self._master is not None  # noqa: S101 - callers checked
         before, after = self._copy, copy.superblock
-        self._copy = copy
+        self._take_over(copy)
         if self._keys is not None and before is not None:
             if (before.superblock.epochs, before.superblock.page_size) == (after.epochs, after.page_size):
                 return
@@ -214,6 +215,10 @@ class Access:
                 keys.forget(dropped)
         self._keys = FileKeys.of(after, self._master.key)
         self.generation += 1
+
+    def _take_over(self, copy: UnverifiedCopy) -> None:
+        self._copy = copy
+        self._sequence = copy.superblock.sequence.to_bytes(8, "big")
 
     def create(self, page_size: int) -> None:
         """Write both copies of the superblock of a new file, durably.
@@ -229,6 +234,13 @@ class Access:
         self._master, self._new = new.master, None
         new.keys.wipe()
         self._rekey(copy)
+
+    def is_current(self) -> bool:
+        """Tell whether the superblock on disk is the one in force, and no update of it was interrupted: a read of 8 bytes.
+
+        Copy A is enough for that: a new epoch is used only once both copies hold it.
+        """
+        return self._base.read(8, SEQUENCE_OFFSET) == self._sequence and not self._store.is_stale
 
     def refresh(self, *, begun: bool = False) -> None:
         """Read the superblock again if another process has changed it; with ``begun``, or is in the middle of that.

@@ -78,6 +78,7 @@ class DatabaseFile(apsw.VFSFile):
         super().__init__(vfs.base, name, flags)
         self._readonly = bool(flags[1] & apsw.SQLITE_OPEN_READONLY)
         self._base = BaseFile(super().xRead, super().xWrite, super().xFileSize, super().xSync)
+        self._control = super().xFileControl
         self.access = Access(self._base, self.path, credential, self._inherited)
         try:
             if not self.access.look() and credential is not None and not credential.create:
@@ -334,6 +335,8 @@ class DatabaseFile(apsw.VFSFile):
 
     def begin_frames(self) -> None:
         """Take over a new epoch, and finish an interrupted update, before the first frame of a transaction is sealed."""
+        if self.access.is_current():
+            return
         self.refresh()
         if self.access.is_stale:
             with self._alone(in_write_transaction=True):
@@ -376,7 +379,7 @@ class DatabaseFile(apsw.VFSFile):
         elif op == _FCNTL_CKPT_START and self._pages is not None:
             self.refresh()
             self._pages.forget_size()
-        return super().xFileControl(op, ptr)
+        return self._control(op, ptr)
 
     def xDeviceCharacteristics(self) -> int:  # noqa: N802 - SQLite's name
         """Report POWERSAFE_OVERWRITE as the base has it, and nothing else: no other promise of the base holds for pages."""
@@ -389,6 +392,6 @@ class DatabaseFile(apsw.VFSFile):
         self._vfs.closed(self)
         self.access.close()
         self._pages = None
-        for fast in ("xRead", "xWrite", "xFileSize", "_write"):
+        for fast in ("xRead", "xWrite", "xFileSize", "_write", "_control"):
             self.__dict__.pop(fast, None)  # they hold keys and this object
         super().xClose()

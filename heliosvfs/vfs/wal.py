@@ -46,7 +46,7 @@ _SALTS = slice(16, 24)  # of the WAL header
 _FRAME_SALTS = slice(8, 16)  # of a frame header
 _NO_COMMIT = bytes(4)  # in bytes 4 to 7 of a frame header: the transaction goes on
 _NO_SALTS = bytes(16)  # in bytes 8 to 23: the header will be written again when the transaction commits
-_NONE = (-1, b"")
+_NOWHERE = -1
 _HEADERS_KEPT = 1 << 16  # frame headers kept of a transaction: 10 MB at the most; further ones are read back when they are needed
 
 
@@ -63,7 +63,7 @@ class WalFile(apsw.VFSFile):
         self._salts = b""  # of the WAL header as this handle saw it last
         self._held: tuple[int, bytes] | None = None  # offset and header of a frame whose page comes next
         self._pieces: FramePieces | None = None
-        self._whole = _NONE  # offset and plain content of the frame that was just read whole
+        self._whole = _NOWHERE  # offset of the frame that was just read whole: the opener still holds it
         self._headers: dict[int, bytes] = {}  # of the frames of the transaction being written, by offset
         self._next = -1  # offset that continues the transaction being written, -1 after a commit
         self._last_salts = b""  # of the frame sealed last
@@ -76,9 +76,9 @@ class WalFile(apsw.VFSFile):
 
     def bind(self) -> None:
         """Take the keys and page size of the database, if they are new; those that it had are held no longer."""
-        keys = self._database.page_keys()
         if self._generation == self._database.access.generation:
             return
+        keys = self._database.page_keys()
         self._generation = self._database.access.generation
         self._page_size = self._database.page_size_in_force()
         self._frame_size = FRAME_HEADER + self._page_size
@@ -89,62 +89,76 @@ class WalFile(apsw.VFSFile):
         self.xWrite = self._writer()  # type: ignore[method-assign, assignment]
 
     def _reader(self) -> Callable[[int, int], Buffer]:
-        """Return an xRead for the page of a frame that turns to `_read` for anything else; see page_io for its style."""
+        """Return an xRead for a frame or its page that turns to `_read` for anything else; see page_io for its style."""
         page_size, frame_size = self._page_size, self._frame_size
         read, slow, opener, page = super().xRead, self._read, self._opener, self._page_view
-        unpack, contexts, plain, tally = opener.unpack, opener.contexts, opener.plain, self._tally
+        unpack, contexts, plain, frame, tally = opener.unpack, opener.contexts, opener.plain, opener.buffer, self._tally
         pack = struct.Struct(">I").pack
 
-        def read_page(amount: int, offset: int) -> Buffer:
+        def read_frame(amount: int, offset: int) -> Buffer:
             index, start = divmod(offset - WAL_HEADER, frame_size)
-            if amount == page_size and start == FRAME_HEADER:
-                self._whole = _NONE
+            if (amount == page_size and start == FRAME_HEADER) or (amount == frame_size and not start and not self._recovering):
+                self._whole = _NOWHERE
                 try:
-                    body, nonce, selector = unpack(read(frame_size, offset - FRAME_HEADER))
+                    body, nonce, selector = unpack(read(frame_size, offset - start))
                     decrypt_into, prefix = contexts[selector]
                     decrypt_into(nonce, body, prefix + self._salts + pack(index), plain)
                 except (InvalidTag, UnknownEpochError, struct.error):
                     return slow(amount, offset)
                 tally.opened += 1
-                return page
+                if start:
+                    return page
+                self._whole = offset
+                return frame
             return slow(amount, offset)
 
-        return read_page
+        return read_frame
 
-    def _writer(self) -> Callable[[Buffer, int], None]:
-        """Return an xWrite for a frame's header and page in the middle of a transaction; `_write` takes anything else."""
-        page_size, frame_size = self._page_size, self._frame_size
+    def _writer(self) -> Callable[[bytes, int], None]:
+        """Return an xWrite for frames that come as header and page, and for either alone; `_write` takes anything else."""
+        page_size, frame_size, opened = self._page_size, self._frame_size, self._opener.plain
         write, slow, seal, tally = super().xWrite, self._write, self._sealer.seal, self._tally
         join = struct.Struct(f"{FRAME_HEADER}s{page_size - RESERVED_BYTES}s").pack_into
         plain = bytearray(frame_size - RESERVED_BYTES)
         pack = struct.Struct(">I").pack
 
-        def write_frame(data: Buffer, offset: int) -> None:
+        def write_frame(data: bytes, offset: int) -> None:
             try:
-                held, size = self._held, len(data)
-                if held is None:
+                held, size, whole = self._held, len(data), self._whole
+                self._whole = _NOWHERE
+                if held is None and self._pieces is None:
                     index, start = divmod(offset - WAL_HEADER, frame_size)
-                    if self._pieces is None and self._whole is _NONE:
-                        if size == FRAME_HEADER and not start:
-                            self._recovering = False
-                            self._held = (offset, bytes(data))
+                    if size == FRAME_HEADER and not start:
+                        self._recovering = False
+                        if whole != offset:
+                            self._held = (offset, data)
                             return
-                        header = self._headers.get(offset - FRAME_HEADER)
-                        if header is not None and size == page_size and data[-RESERVED_BYTES:] == ZEROS:
-                            join(plain, 0, header, data)
-                            salts = header[_FRAME_SALTS] if header[8:] != _NO_SALTS else self._last_salts
-                            write(seal(plain, salts + pack(index)), offset - FRAME_HEADER)
-                            tally.sealed += 1
-                            return
-                elif held[0] == self._next == offset - FRAME_HEADER and size == page_size and data[-RESERVED_BYTES:] == ZEROS:
+                        opened[:FRAME_HEADER] = data
+                        salts = data[_FRAME_SALTS] if data[8:] != _NO_SALTS else self._last_salts
+                        write(seal(opened, salts + pack(index)), offset)
+                        tally.sealed += 1
+                        return
+                    header = self._headers.get(offset - FRAME_HEADER)
+                    if header is not None and size == page_size and data.endswith(ZEROS):
+                        join(plain, 0, header, data)
+                        salts = header[_FRAME_SALTS] if header[8:] != _NO_SALTS else self._last_salts
+                        write(seal(plain, salts + pack(index)), offset - FRAME_HEADER)
+                        tally.sealed += 1
+                        return
+                elif held is not None and held[0] == offset - FRAME_HEADER and size == page_size and data.endswith(ZEROS):
                     frame, header = held
                     salts = header[_FRAME_SALTS] if header[8:] != _NO_SALTS else self._last_salts
-                    if salts == self._last_salts:
+                    if (frame == self._next and salts == self._last_salts) or self._keeps_keys(frame, salts):
                         self._held = None
                         join(plain, 0, header, data)
                         write(seal(plain, salts + pack((frame - WAL_HEADER) // frame_size)), frame)
                         tally.sealed += 1
-                        self._appended(frame, header)
+                        self._last_salts = salts
+                        if header[4:8] == _NO_COMMIT and len(headers := self._headers) < _HEADERS_KEPT:
+                            self._next = frame + frame_size
+                            headers[frame] = header
+                        else:
+                            self._appended(frame, header)
                         return
                 slow(data, offset)
             except apsw.FullError as error:
@@ -172,7 +186,7 @@ class WalFile(apsw.VFSFile):
     # -- reading -----------------------------------------------------------------------------------------------------
 
     def _read(self, amount: int, offset: int) -> Buffer:
-        self._whole = _NONE
+        self._whole = _NOWHERE
         if offset < WAL_HEADER:
             self._recovering = self._recovering or (offset, amount) == (0, WAL_HEADER)
             return self._header()[offset : offset + amount]
@@ -189,8 +203,8 @@ class WalFile(apsw.VFSFile):
         if self._recovering:
             return self._recover(frame)
         # walRewriteChecksums: zeros here would be sealed again as if they were the page
-        plain = bytes(self._required_frame(frame))
-        self._whole = (frame, plain)
+        plain = self._required_frame(frame)
+        self._whole = frame
         return plain
 
     def _recover(self, frame: int) -> Buffer:
@@ -207,7 +221,7 @@ class WalFile(apsw.VFSFile):
 
     def committed_pages(self) -> int:
         """Return the database size, in pages, that the last commit in the log states; 0 if there is none."""
-        self._whole = _NONE
+        self._whole = _NOWHERE
         for number in range((self.xFileSize() - WAL_HEADER) // self._frame_size - 1, -1, -1):
             # behind the end of the log is what was torn, or belongs to an earlier one
             plain = self._open_frame(WAL_HEADER + number * self._frame_size)
@@ -269,7 +283,6 @@ class WalFile(apsw.VFSFile):
         """Seal and write; see the module for the orders in which the parts of a frame arrive."""
         held, self._held = self._held, None
         pieces, self._pieces = self._pieces, None
-        whole, self._whole = self._whole, _NONE
         self._recovering = False
         size = len(data)
         if pieces is not None:
@@ -289,17 +302,12 @@ class WalFile(apsw.VFSFile):
             self._headers.clear()
             super().xWrite(header_on_disk(header), 0)
         else:
-            self._write_alone(data, offset, whole)
+            self._write_alone(data, offset)
 
-    def _write_alone(self, data: Buffer, offset: int, whole: tuple[int, bytes]) -> None:
-        """Write what begins a frame or stands alone; ``whole`` is the frame that was read just before."""
+    def _write_alone(self, data: Buffer, offset: int) -> None:
+        """Write what begins a frame in pieces, or the page of a frame whose header is on disk alone."""
         size, start = len(data), (offset - WAL_HEADER) % self._frame_size
-        if start == 0 and size == FRAME_HEADER:
-            if whole[0] == offset:
-                self._seal(offset, bytes(data), whole[1][FRAME_HEADER:], self._salts_of(bytes(data)))
-            else:
-                self._held = (offset, bytes(data))
-        elif start == FRAME_HEADER and size == self._page_size:
+        if start == FRAME_HEADER and size == self._page_size:
             header = bytes(self._required_frame(offset - FRAME_HEADER)[:FRAME_HEADER])
             self._seal(offset - FRAME_HEADER, header, data, self._salts_of(header))
         elif start == 0 and size < FRAME_HEADER and self._last_salts:
@@ -322,19 +330,27 @@ class WalFile(apsw.VFSFile):
             self._headers[frame] = header
 
     def _append(self, frame: int, header: bytes, page: Buffer) -> None:
-        """Seal a frame that begins a transaction, or follows what a savepoint has rolled back.
-
-        The superblock is looked at first, because no frame may be sealed under an epoch that was dropped.
-        """
-        self._database.begin_frames()
-        self.bind()
-        self._headers = {at: kept for at, kept in self._headers.items() if at < frame}
+        """Seal a frame that begins a transaction, or follows what a savepoint has rolled back."""
         salts = self._salts_of(header)
-        if salts != self._last_salts:
-            self._headers.clear()
+        self._keeps_keys(frame, salts)
         self._seal(frame, header, page, salts)
         self._last_salts = salts
         self._appended(frame, header)
+
+    def _keeps_keys(self, frame: int, salts: bytes) -> bool:
+        """Prepare for a frame that begins a transaction, or follows what a savepoint has rolled back.
+
+        The superblock is looked at, because no frame may be sealed under an epoch that was dropped.
+
+        Returns:
+            False if the keys are others now, so that `bind` has made the hot paths anew.
+        """
+        generation = self._generation
+        self._database.begin_frames()
+        self.bind()
+        if self._headers:
+            self._headers = {} if salts != self._last_salts else {at: kept for at, kept in self._headers.items() if at < frame}
+        return self._generation == generation
 
     def _seal(self, frame: int, header: bytes, page: Buffer, salts: bytes) -> None:
         if page[-RESERVED_BYTES:] != ZEROS:
@@ -381,7 +397,7 @@ class WalFile(apsw.VFSFile):
     def xTruncate(self, newsize: int) -> None:  # noqa: N802 - SQLite's name
         """Cut the WAL; frames keep their size, so sizes are SQLite's own."""
         self._database.page_keys()
-        self._whole = _NONE
+        self._whole = _NOWHERE
         super().xTruncate(newsize)
 
     def xClose(self) -> None:  # noqa: N802 - SQLite's name
