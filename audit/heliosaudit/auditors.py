@@ -16,6 +16,7 @@ from heliosaudit.events import Event, event_of
 from heliosaudit.gates import Gate
 from heliosaudit.images import Images
 from heliosaudit.ledgers import Ledger
+from heliosaudit.nested import Nested
 from heliosaudit.policies import Policy
 from heliosaudit.recorders import Recorder
 from heliosaudit.rules import Refusal
@@ -75,6 +76,7 @@ class Auditor:
         self.ledger = Ledger(policy, self.writer, self.gate, recorder)
         self.commits = Commits(self.writer, self.ledger, self.gate)
         self.unfinished = Unfinished(self.commits)
+        self.nested = Nested(self.writer, self.ledger)
         self.trace: Any = None
         self.is_closed = False
         self.images = Images(self.writer, policy) if policy.capture_rows != "none" else None
@@ -247,7 +249,9 @@ class Auditor:
             if cursor is not None:
                 cursor.running = None
             running.closed = True
-            if running.holder is None and self._add_to_transaction(running):
+            if running.frame is not None:
+                self.nested.end(running, failed=False)
+            if running.holder is None and cursor is not None and self._add_to_transaction(running, cursor):
                 return
             self._finish(running)
         except BaseException:
@@ -256,12 +260,12 @@ class Auditor:
         if self.ledger.transactions.facts:
             self.ledger.look()
 
-    def _add_to_transaction(self, running: Running) -> bool:
+    def _add_to_transaction(self, running: Running, cursor: Cursor) -> bool:
         """Record a further change in a transaction that has written before, which is what bulk work consists of."""
         verdict, frames = running.verdict, self.ledger.transactions.frames
         if verdict.event_class != "DML" or not verdict.is_work or running.began or running.may_commit or self.images is not None:
             return False
-        if not frames or not frames[-1].pending or self.gate.has_actions or running.cursor is None or running.undone:
+        if not frames or not frames[-1].pending or self.gate.has_actions or running.undone or self.nested.is_within(cursor):
             return False
         event = captures.event_for(running, self.policy, affected=self.writer.connection.changes()) if verdict.is_logged else None
         if event is not None:
@@ -319,11 +323,11 @@ class Auditor:
                 self.commits.release(running, event)
             elif self.connection.in_transaction:  # a BEGIN came while it was half-read: it belongs to that transaction
                 self.commits.close(running)
-                self.ledger.add_work(event)
+                self.nested.add_work(running, event)
             else:
                 self.commits.commit(running, event)
         elif event.is_work and self.connection.in_transaction and self.writer.has_written:
-            self.ledger.add_work(event)
+            self.nested.add_work(running, event)
         else:
             self.ledger.note(event)
             self.ledger.check()

@@ -139,7 +139,7 @@ class Blob:
             return
         event = captures.event_for(running, auditor.policy, affected=running.rows)
         if event is not None and event.is_work and auditor.connection.in_transaction:
-            auditor.ledger.add_work(event)
+            auditor.nested.add_work(running, event)
         elif event is not None and event.is_work:
             auditor.commits.add_to_group(event)
         elif event is not None:

@@ -21,6 +21,7 @@ from heliosaudit.statements import Verdict
 
 if TYPE_CHECKING:
     from heliosaudit.cursors import Cursor
+    from heliosaudit.transactions import Frame
 
 __all__ = ["Running", "Who", "commitment", "describe", "event_for", "said", "wants", "who"]
 
@@ -52,6 +53,8 @@ class Running:
         images: Row images so far.
         changed_rows: How many rows the preupdate hook saw.
         details: What else its event says.
+        frame: What was changed within it, by a function that it called, say; see `heliosaudit.nested`.
+        first_within: The id of the first event of that.
     """
 
     # what most statements never need has its value here: one is made for each row of executemany
@@ -67,6 +70,8 @@ class Running:
     images: list[Any] | None = None
     changed_rows = 0
     details: dict[str, Any] | None = None
+    frame: Frame | None = None
+    first_within = 0
 
     def __init__(self, cursor: Cursor | None, verdict: Verdict, sql: str, bindings: Bindings, changes: int) -> None:
         # weak, for a cycle would keep a dropped cursor from ending it

@@ -52,7 +52,7 @@ class Commits:
         self.recorded = 0
         self._expected = 0  # > 0 while something may commit that needs no event, or has it in the log
         self._held: list[Running] = []
-        self._group: list[Event] = []  # events written under a holder while others were open: undecided as yet
+        self._group: list[tuple[int, Event]] = []  # ids and events written under a holder while others were open: undecided
 
     def on_commit(self) -> bool:
         """Refuse, as a commit hook, what would be committed without its events."""
@@ -137,7 +137,7 @@ class Commits:
     def add_to_group(self, event: Event) -> None:
         """Write an event in the transaction that a holder keeps open."""
         self._writer.append([event])
-        self._group.append(event)
+        self._group.append((self._writer.last_id, event))
 
     def did_nothing(self, running: Running) -> bool:
         """Tell whether a statement under a holder changed nothing, as IF NOT EXISTS may have it."""
@@ -172,10 +172,24 @@ class Commits:
 
     def _put_back(self, facts: list[Event]) -> None:
         """Turn what was written in a transaction that was not committed into facts again."""
-        for lost in (*self._group, *facts):
+        events = [*(event for _, event in self._group), *facts]
+        for lost in events:
             lost.mark_rolled_back()
-        self._ledger.put_back([*self._group, *facts])
+        self._ledger.put_back(events)
         self._group.clear()
+
+    def lose_group(self) -> None:
+        """Note, as a rollback hook, that what was undecided while another statement was half-read was undone."""
+        if self._group:
+            self._put_back([])
+
+    def _check_group(self) -> None:
+        """Find what SQLite undid together with a statement that failed within a transaction that goes on."""
+        if self._group and not self._writer.holds(self._group[-1][0]):
+            kept = [(number, event) for number, event in self._group if self._writer.holds(number)]
+            del self._group[: len(kept)]
+            self._put_back([])
+            self._group = kept
 
     def close(self, running: Running) -> None:
         """Close a statement's holder, which commits if it is the last."""
@@ -215,7 +229,7 @@ class Commits:
             raise
         if connection.changes() != changes:  # what virtual tables write at a commit counts, outside a statement
             self._writer.restore(changes, rowid)
-        self._group += events
+        self._group += [(self._writer.last_id, written) for written in events]
         self._forget_group()
 
     def _forget_group(self) -> None:
@@ -278,6 +292,7 @@ class Commits:
         else:
             self._writer.hiding += 1
             try:
+                self._check_group()
                 with self.allowed():
                     self.close(running)
             finally:

@@ -54,6 +54,7 @@ class Cursor(apsw.Cursor):
 
     Attributes:
         running: The statement that has not ended yet.
+        outer: The cursor within whose call it is executing.
         is_executing: Whether APSW is within a call of it, which may have led to a function of the application's.
         is_fresh: Whether none of its statements has run yet.
         is_control: Whether it runs what ``with connection:`` does.
@@ -65,6 +66,7 @@ class Cursor(apsw.Cursor):
 
     running: Running | None = None  # also where __init__ fails, for __del__
     is_executing = False
+    outer: Cursor | None = None
 
     def __init__(self, connection: apsw.Connection) -> None:
         self.auditor: Auditor = connection.auditor  # type: ignore[attr-defined]
@@ -96,7 +98,7 @@ class Cursor(apsw.Cursor):
     def _run(self, method: Any, statements: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if self.is_executing:  # by what it executes itself: APSW refuses that, and the outer statement's state is to stay
             method(self, statements, *args, **kwargs)
-        auditor = self.auditor
+        auditor, nested = self.auditor, self.auditor.nested
         was = auditor.enter()
         try:
             if self.running is not None:
@@ -109,6 +111,7 @@ class Cursor(apsw.Cursor):
             if auditor.gate.must_prepare:
                 kwargs["can_cache"] = False
             auditor.start()
+            self.outer, nested.executing = nested.executing if was else None, self
             self.is_executing = True
             try:
                 method(self, statements, *args, **kwargs)
@@ -121,6 +124,8 @@ class Cursor(apsw.Cursor):
             if running is not None and (running.verdict.never_returns_rows or is_done(self)):
                 auditor.finish(running)
         finally:
+            if nested.executing is self:
+                nested.executing, self.outer = self.outer, None
             auditor.leave(was)
 
     def _call(self, method: Any, *args: Any, **kwargs: Any) -> Any:

@@ -172,6 +172,8 @@ def record_failure(
     """
     connection, verdict, commits = auditor.connection, running.verdict, auditor.commits
     running.closed = True
+    if running.frame is not None:
+        auditor.nested.end(running, failed=True)
     affected = None
     if verdict.event_class == "DML":
         is_kept = _base.total_changes(connection) != running.changes and not running.undone
@@ -201,7 +203,7 @@ def record_failure(
     if event is None:
         return
     if event.is_work and connection.in_transaction:
-        auditor.ledger.add_work(event)
+        auditor.nested.add_work(running, event)
     else:
         auditor.ledger.note(event)
         auditor.ledger.flush_soon()

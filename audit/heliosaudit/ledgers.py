@@ -14,7 +14,7 @@ from heliosaudit.events import Event, event_of
 from heliosaudit.gates import Gate
 from heliosaudit.policies import Policy
 from heliosaudit.statements import Verdict
-from heliosaudit.transactions import Summary, Transactions
+from heliosaudit.transactions import SUMMARY, Summary, Transactions
 from heliosaudit.writers import Writer
 
 if TYPE_CHECKING:
@@ -191,6 +191,10 @@ class Ledger:
         self._summarise(self.transactions.rolled_back())
         self.flush_soon()
 
+    def undone(self, index: int) -> None:
+        """Turn the events of a frame into facts, whose work SQLite undid."""
+        self._summarise(self.transactions.rolled_back(index))
+
     def check(self) -> None:
         """Notice a transaction that SQLite rolled back by itself: OR ROLLBACK, a full disk, an interrupt."""
         if self.transactions.frames and not self._writer.connection.in_transaction:
@@ -205,7 +209,7 @@ class Ledger:
             }
             self.note(
                 event_of(
-                    "ROLLED BACK EVENTS",
+                    SUMMARY,
                     event_class="AUDIT",
                     user=session.user,
                     session_id=session.id,

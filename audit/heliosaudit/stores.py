@@ -30,10 +30,15 @@ class Store:
 
     Its statements hold a secret, so that nobody else's SQL text is theirs: whoever ran the same text would be given the prepared
     statement, and with it the permission to write.
+
+    Attributes:
+        secret: A text that all of them hold.
+        last_id: The id of the event that was appended last.
     """
 
     def __init__(self, secret: str | None = None) -> None:
         self.secret = secret or secrets.token_hex(16)
+        self.last_id = 0
         mark = f" -- {self.secret}"
         self._head = f"SELECT id, checksum, timestamp FROM main.{LOG} ORDER BY id DESC LIMIT 1{mark}"
         self._insert = f"INSERT INTO main.{LOG}(id, record, checksum) VALUES(?, ?, ?){mark}"
@@ -67,7 +72,7 @@ class Store:
         if now < last:
             events = [*events, self._clock_step(now, last)] if now[:19] < last[:19] else events
             now = last
-        rows = []
+        rows: list[tuple[int, str, bytes]] = []
         values: list[tuple[int, int, bytes, object]] = []
         for event in events:
             fields = event.fields
@@ -84,6 +89,7 @@ class Store:
             cursor.executemany(self._insert, rows)
         if values:
             cursor.executemany(self._insert_value, values)
+        self.last_id = number
         return len(rows) + len(values)
 
     def _clock_step(self, now: str, last: str) -> Event:

@@ -13,7 +13,9 @@ from collections.abc import Iterable
 from heliosaudit.events import Event
 from heliosaudit.records import encode
 
-__all__ = ["Frame", "Summary", "Transactions"]
+__all__ = ["SUMMARY", "Frame", "Summary", "Transactions"]
+
+SUMMARY = "ROLLED BACK EVENTS"  # the operation of the event that a summary becomes
 
 
 class Summary:
@@ -31,7 +33,10 @@ class Summary:
     def add(self, event: Event) -> None:
         """Count an event that was written."""
         fields = event.fields
-        self.counts[fields[14], fields[4], fields[5]] += 1
+        if fields[4] == SUMMARY:  # itself written in a transaction that then was rolled back further
+            self.counts.update({(kind, operation, target): count for kind, operation, target, count in fields[21]["counts"]})
+        else:
+            self.counts[fields[14], fields[4], fields[5]] += 1
         self.digest.update(encode(fields))
 
     def merge(self, other: Summary) -> None:
@@ -108,11 +113,11 @@ class Transactions:
 
     def written(self, events: list[Event]) -> None:
         """Note that what `take` returned is in the log, within the innermost frame."""
-        top = self.frames[-1]
+        top, index = self.frames[-1], len(self.frames) - 1
         for frame in self.frames:
             frame.pending.clear()
         for event in events:
-            if self._kept < self._limit:
+            if self._kept < self._limit or (event.is_work and event.origin < index):  # work around the frame may outlive its row
                 top.undecided.append(event)
                 self._kept += 1
             else:

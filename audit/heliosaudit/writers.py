@@ -13,6 +13,7 @@ import apsw
 from heliosaudit.events import Event
 from heliosaudit.gates import Gate
 from heliosaudit.private import Scratch, allow, keep
+from heliosaudit.schemas import LOG
 from heliosaudit.stores import Store
 
 if TYPE_CHECKING:
@@ -108,6 +109,15 @@ class Writer:
                 self.offset += _base.total_changes(connection) - total if written is None else written
                 self.offset += self._scratch.restore(connection, cursor, changes, rowid)
         self.has_appended = True
+
+    @property
+    def last_id(self) -> int:
+        """The id of the event that was appended last."""
+        return self._store.last_id
+
+    def holds(self, event_id: int) -> bool:
+        """Tell whether an event is in the log, as the open transaction sees it."""
+        return bool(self.run(f"SELECT 1 FROM main.{LOG} WHERE id = ?", (event_id,)))  # noqa: S608 - a constant
 
     def restore(self, changes: int, rowid: int) -> None:
         """Make `changes()` and `last_insert_rowid()` say what they said."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import random
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -54,6 +56,8 @@ def _dml(rnd: random.Random) -> str:
             "INSERT INTO t(i, k, x) VALUES(last_insert_rowid() + 1, changes(), 'l')",
             "INSERT INTO aux.far(i) VALUES(1)",
             "INSERT INTO t(i, k, x) VALUES(77, raiser(1), 'no')",
+            f"INSERT INTO t(i, k, x) SELECT column1, writes(column1), 'n' || column1 FROM (VALUES(40), (41), ({rnd.randrange(30)}))",
+            f"UPDATE temp_t SET k = writes(i) WHERE i < {rnd.randrange(30)}",
         ]
     )
 
@@ -207,6 +211,14 @@ def _without_retries(log: list[Any], step: Step, *, failed: bool) -> list[Any]:
     return found
 
 
+def _write(connection: weakref.ref[apsw.Connection], number: int) -> int:
+    """Change a table, as a function of SQL."""
+    inner = connection()
+    assert inner is not None
+    inner.execute("INSERT OR IGNORE INTO child(i) VALUES(?)", (number + 2000,)).fetchall()
+    return number
+
+
 class Machine:
     """A connection that runs a program, and everything that its program could notice."""
 
@@ -217,6 +229,7 @@ class Machine:
         self.log: list[Any] = []
         self.refuses = False
         connection.create_scalar_function("raiser", self._raise, 1)
+        connection.create_scalar_function("writes", functools.partial(_write, weakref.ref(connection)), 1)
         connection.execute("PRAGMA foreign_keys = ON")
         connection.execute(
             """CREATE TABLE t(i INTEGER PRIMARY KEY, k, x UNIQUE); CREATE TABLE u(i PRIMARY KEY, k, x) WITHOUT ROWID;

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from pathlib import Path
@@ -151,3 +152,106 @@ def test_a_change_in_a_transaction_whose_event_could_not_be_made_is_not_committe
             connection.execute("COMMIT")
         session.close()
         assert connection.execute("SELECT count(*) FROM t").get == 0
+
+
+_OUTERS = {
+    "one row, nothing to undo": "INSERT INTO t VALUES(1, writes(10))",
+    "the second row fails": "INSERT INTO t VALUES(5, writes(10)), (1, writes(11))",
+    "the third row of a query fails": "INSERT INTO t SELECT column1, writes(column1 + 10) FROM (VALUES(5), (6), (1))",
+    "or fail": "INSERT OR FAIL INTO t SELECT column1, writes(column1 + 10) FROM (VALUES(5), (6), (1))",
+    "or rollback": "INSERT OR ROLLBACK INTO t SELECT column1, writes(column1 + 10) FROM (VALUES(5), (6), (1))",
+    "another function raises": "UPDATE t SET x = writes(i + 10) || raises(i)",
+    "a deletion": "DELETE FROM t WHERE writes(i + 10) AND raises(i)",
+    "a trigger aborts": "INSERT INTO aborting VALUES(writes(10))",
+    "a trigger fails": "INSERT INTO failing VALUES(writes(10))",
+    "a trigger rolls back": "INSERT INTO rolling VALUES(writes(10))",
+    "returning": "INSERT INTO t SELECT column1, writes(column1 + 10) FROM (VALUES(5), (1)) RETURNING i",
+    "ignored": "INSERT OR IGNORE INTO t VALUES(1, writes(10))",
+    "well": "INSERT INTO t SELECT column1, writes(column1 + 10) FROM (VALUES(5), (6))",
+    "two deep": "INSERT INTO t SELECT column1, deeper(column1 + 10) FROM (VALUES(5), (6), (1))",
+    "two deep, the inner one caught": "INSERT INTO t SELECT column1, caught(column1 + 10) FROM (VALUES(5), (6))",
+    "of a query": "SELECT writes(10), raises(3)",
+}
+
+
+def _prepare(connection: apsw.Connection) -> list[int]:
+    """Make tables and functions; returns what will hold the numbers that the functions were called with to write them."""
+    connection.execute("""
+        CREATE TABLE t(i INTEGER PRIMARY KEY, x); INSERT INTO t VALUES(1, 1), (2, 2), (3, 3); CREATE TABLE u(n);
+        CREATE TABLE aborting(x); CREATE TRIGGER a AFTER INSERT ON aborting BEGIN SELECT RAISE(ABORT, 'no'); END;
+        CREATE TABLE failing(x); CREATE TRIGGER f AFTER INSERT ON failing BEGIN SELECT RAISE(FAIL, 'no'); END;
+        CREATE TABLE rolling(x); CREATE TRIGGER r AFTER INSERT ON rolling BEGIN SELECT RAISE(ROLLBACK, 'no'); END
+    """).fetchall()
+
+    called: list[int] = []
+
+    def writes(number: int) -> int:
+        called.append(number)
+        connection.execute("INSERT INTO u VALUES(?)", (number,)).fetchall()
+        return number
+
+    def raises(number: int) -> int:
+        if number == 3:
+            raise ZeroDivisionError
+        return 1
+
+    def deeper(number: int) -> int:
+        connection.execute(
+            "INSERT INTO t SELECT column1, writes(column1) FROM (VALUES(?), (?))", (number, number + 100)
+        ).fetchall()
+        return number
+
+    def caught(number: int) -> int:
+        with suppress(apsw.ConstraintError):
+            connection.execute("INSERT INTO t SELECT column1, writes(column1) FROM (VALUES(?), (1))", (number,)).fetchall()
+        return number
+
+    for function in (writes, raises, deeper, caught):
+        connection.create_scalar_function(function.__name__, function)
+    return called
+
+
+def _run_within(connection: apsw.Connection, outer: str, begins: list[str]) -> tuple[Any, ...]:
+    """Run a statement, commit; return what it raised, what can be seen of the connection, and the table that functions wrote."""
+    for number, begin in enumerate(begins):
+        connection.execute(begin).fetchall()
+        connection.execute("INSERT INTO u VALUES(?)", (-number,)).fetchall()
+    raised = None
+    try:
+        connection.execute(outer).fetchall()
+    except (apsw.Error, ZeroDivisionError) as error:
+        raised = type(error)
+    seen = (connection.in_transaction, connection.changes(), connection.total_changes(), connection.last_insert_rowid())
+    if connection.in_transaction:
+        connection.execute("COMMIT").fetchall()
+    return (
+        raised,
+        seen,
+        [n for (n,) in connection.execute("SELECT n FROM u ORDER BY n")],
+        connection.execute("SELECT * FROM t").fetchall(),
+    )
+
+
+@pytest.mark.parametrize("limit", [100_000, 1])
+@pytest.mark.parametrize("begins", [[], ["BEGIN"], ["BEGIN", "SAVEPOINT s"]], ids=["autocommit", "transaction", "savepoint"])
+@pytest.mark.parametrize("outer", _OUTERS.values(), ids=_OUTERS)
+def test_what_a_function_wrote_is_recorded_as_sqlite_left_it(tmp_path: Path, outer: str, begins: list[str], limit: int) -> None:
+    with closing(apsw.Connection(str(tmp_path / "plain"))) as plain:
+        _prepare(plain)
+        expected = _run_within(plain, outer, begins)
+    policy = heliosaudit.Policy(flush_interval=3600, max_transaction_events=limit, capture_parameters="expanded")
+    with closing(heliosaudit.connect(tmp_path / "audited", policy)) as audited:
+        called = _prepare(audited)
+        assert _run_within(audited, outer, begins) == expected
+    with closing(apsw.Connection(str(tmp_path / "audited"))) as other:
+        found = other.execute("""
+            SELECT query, rolled_back FROM __audit_log WHERE operation = 'INSERT' AND target = 'u' AND success
+        """).fetchall()
+        summaries = other.execute("SELECT record ->> 21 FROM __audit_log WHERE operation = 'ROLLED BACK EVENTS'").fetchall()
+        assert heliosaudit.verify(other).ok
+    stands = sorted(int(query[query.index("(") + 1 : -1]) for query, rolled_back in found if not rolled_back)
+    assert stands == expected[2]
+    undone = sum(rolled_back for _, rolled_back in found)
+    for (details,) in summaries:
+        undone += sum(count for _, _, target, count in json.loads(details)["counts"] if target == "u")
+    assert undone + len(stands) == len(begins) + len(called)
