@@ -199,7 +199,8 @@ def restore(  # noqa: PLR0913 - the options of a restoration
         checked = check(where, key=key, vfs=vfs)
         if not checked.ok:
             bad = len([page for page in checked.bad_pages if not page.harmless])
-            msg = f"{where} is damaged and was not restored: {bad} bad pages, {[*checked.problems, *checked.integrity]}"
+            why = "; ".join([f"{bad} bad pages", *checked.problems, *checked.integrity])
+            msg = f"{where} is damaged and was not restored: {why}"
             raise TamperedError(msg, file=where)
         with contextlib.closing(connect(where, key=key, create=False, vfs=vfs)) as source:
             access = files_of(source)[0].access

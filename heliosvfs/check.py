@@ -44,6 +44,9 @@ class BadPage:
     harmless: str = ""
 
 
+_ONE_COPY = "one copy of the superblock is damaged or older than the other, which is in force: the next write makes both equal"
+
+
 @dataclass(frozen=True)
 class CheckReport:
     """What a check found.
@@ -58,6 +61,7 @@ class CheckReport:
         journal_records: Records in it.
         problems: What else is wrong with the files.
         integrity: What SQLite's integrity_check reported; empty if it found nothing.
+        notes: What else is good to know: nothing is lost by it.
     """
 
     path: str
@@ -69,6 +73,7 @@ class CheckReport:
     journal_records: int
     problems: tuple[str, ...]
     integrity: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -108,6 +113,7 @@ def check(
     """
     with open_pages(path, key=key, vfs=vfs) as view:
         bad = _bad_pages(view, progress)
+        notes = [_ONE_COPY] if view.has_stale_superblock else []
         problems = [*view.notes, *([view.journal.problem] if view.journal.problem else [])]
         if view.journal.hot is False and not view.wal.frames and view.file_pages < _header_pages(view):
             problems.append(f"the file ends after {view.file_pages} of {_header_pages(view)} pages: it was truncated")
@@ -121,6 +127,7 @@ def check(
         journal_records=view.journal.records,
         problems=tuple(problems),
         integrity=_integrity(path, key, vfs) if view.page_count else (),  # a database may not have had its first page yet
+        notes=tuple(notes),
     )
 
 

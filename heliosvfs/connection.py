@@ -18,6 +18,7 @@ from heliosvfs.metrics import note_closing
 from heliosvfs.superblock import Slot, Superblock
 from heliosvfs.vfs import Credential, DatabaseFile, change_secret, files_of, now, presenting
 from heliosvfs.vfs.rekeying import require_master
+from heliosvfs.write_locks import write_lock
 
 if TYPE_CHECKING:
     from heliosvfs.config import Config
@@ -228,11 +229,8 @@ class Connection(apsw.Connection):
         if self.in_transaction:
             msg = "key slots can't be changed inside a transaction that only reads: end it first"
             raise UsageError(msg)
-        self.execute("BEGIN IMMEDIATE")
-        try:
+        with write_lock(self):
             action()
-        finally:
-            self.execute("ROLLBACK")
 
     def get_storage_info(self, schema: str = "main") -> dict[str, Any]:
         """Return what can be said of a database's storage, without anything secret.

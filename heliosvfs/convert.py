@@ -19,11 +19,11 @@ import apsw
 import msgspec
 
 from heliosvfs.check import check
-from heliosvfs.errors import FormatError, TamperedError, UsageError
+from heliosvfs.errors import FormatError, HeliosError, TamperedError, UsageError
 from heliosvfs.keyring import Key, as_secret
 from heliosvfs.keys import KdfSettings
 from heliosvfs.layout import RESERVED_BYTES, is_page_size
-from heliosvfs.opening import connect
+from heliosvfs.opening import connect, open_untouched
 from heliosvfs.partials import named_when_done
 from heliosvfs.vfs import Credential, presenting
 
@@ -132,6 +132,16 @@ def decrypt(
         return job.run(connection, None, lambda partial: _open_plain(partial, vfs=base))
 
 
+def _instead_of_plain(path: str) -> str:
+    """Say what a file is that is no plain SQLite database."""
+    try:
+        open_untouched(path).close()
+    except (FormatError, apsw.Error) as error:
+        if isinstance(error, FormatError) or not isinstance(error, HeliosError):  # the others: it is ours, and wants a key
+            return "not a plain SQLite database"
+    return "encrypted by heliosvfs already: `heliosvfs key` changes its keys, `heliosvfs rotate` its encryption"
+
+
 def _open_plain(path: str, vfs: str | None = None) -> apsw.Connection:
     """Open a plain database for reading, in a way that changes no byte of it.
 
@@ -139,8 +149,8 @@ def _open_plain(path: str, vfs: str | None = None) -> apsw.Connection:
         FormatError: It is no plain SQLite database.
         UsageError: It does not exist, or its last writer crashed and it needs recovery.
     """
-    if not os.path.exists(path):
-        msg = f"{path} does not exist"
+    if not os.path.isfile(path):
+        msg = f"{path} is a folder: there is no database in it" if os.path.isdir(path) else f"{path} does not exist"
         raise UsageError(msg)
     uri = f"file:{quote(os.path.abspath(path))}?mode=ro"
     flags = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
@@ -151,7 +161,7 @@ def _open_plain(path: str, vfs: str | None = None) -> apsw.Connection:
             connection.pragma("schema_version")
         except apsw.NotADBError:
             connection.close()
-            msg = f"{path} is not a plain SQLite database"
+            msg = f"{path} is {_instead_of_plain(path)}"
             raise FormatError(msg) from None
         except (apsw.CantOpenError, apsw.ReadOnlyError) as error:
             connection.close()

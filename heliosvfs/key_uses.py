@@ -12,6 +12,7 @@ import msgspec.structs
 
 from heliosvfs.connection import Connection
 from heliosvfs.superblock import Superblock
+from heliosvfs.write_locks import write_lock
 
 __all__ = ["note_use"]
 
@@ -48,11 +49,8 @@ def note_use(connection: Connection, *, schema: str = "main", at: datetime | Non
         return msgspec.structs.replace(superblock, slots=slots)
 
     try:
-        connection.execute("BEGIN IMMEDIATE")
+        with write_lock(connection):
+            file.update_superblock(note)
     except apsw.BusyError:
         return False
-    try:
-        file.update_superblock(note)
-    finally:
-        connection.execute("ROLLBACK")
     return True

@@ -13,11 +13,12 @@ import apsw
 import heliosaudit
 from heliosvfs.audited import AuditedConnection
 from heliosvfs.connection import Connection, is_in_memory
-from heliosvfs.errors import DiskFullError, FormatError, HeliosError, TamperedError, UsageError
+from heliosvfs.errors import DiskFullError, HeliosError, TamperedError, UsageError
 from heliosvfs.keyring import Key, as_secret
 from heliosvfs.keys import KdfSettings
 from heliosvfs.layout import RESERVED_BYTES, is_page_size
 from heliosvfs.vfs import Credential, DatabaseFile, files_of, presenting, refuse_to_create, reserving
+from heliosvfs.write_locks import write_lock
 
 if TYPE_CHECKING:
     from heliosvfs.config import Config
@@ -201,6 +202,9 @@ def _open(  # noqa: PLR0913 - how to open, and as what
         flags |= apsw.SQLITE_OPEN_CREATE
         if (credential is None or credential.secret is None) and not is_in_memory(where):
             refuse_to_create(where, vfs)
+    if not where.startswith("file:") and os.path.isdir(where):
+        msg = f"{where} is a folder: there is no database in it"
+        raise UsageError(msg)
     try:
         with presenting(credential, where):
             return kind(where, flags=flags, vfs=vfs)
@@ -227,9 +231,11 @@ def open_untouched(path: str | os.PathLike[str], *, key: Key | None = None, vfs:
     connection = _open(os.fspath(path), vfs, credential, create=False, readonly=True)
     try:
         files = files_of(connection)
-        if not files or files[0].access.is_empty:
-            msg = f"{os.fspath(path)} is empty: there is no database in it"
-            raise FormatError(msg)  # noqa: TRY301 - closed below like any other failure
+        if not files:
+            msg = f"{vfs!r} is not a VFS of heliosvfs's"
+            raise UsageError(msg)  # noqa: TRY301 - closed below like any other failure
+        if files[0].access.is_empty:
+            raise files[0].access.nothing_in_it()  # noqa: TRY301 - closed below like any other failure
         files[0].access.require_keys()
     except BaseException:
         connection.close()
@@ -261,8 +267,7 @@ def _prepare(  # noqa: PLR0913 - the options of a database
     readonly = connection.readonly("main")
     new = file.access.is_empty or not file.xFileSize()
     if new and (readonly or not create):
-        msg = f"{file.path} is empty: there is no database in it"
-        raise FormatError(msg)
+        raise file.access.nothing_in_it()
     if new:
         file.access.require_keys()
         for name, value in beginnings.items():
@@ -282,14 +287,10 @@ def _prepare(  # noqa: PLR0913 - the options of a database
 
 def _write_first_page(connection: Connection) -> None:
     """Create the file now, so that what connect() returns is there for other processes, and under this key."""
-    connection.execute("BEGIN IMMEDIATE")
-    try:
+    with write_lock(connection):
         # any write makes SQLite write page 1; this one changes nothing, also if another process was faster
         connection.pragma("user_version", connection.pragma("user_version"))
-    except BaseException:
-        connection.execute("ROLLBACK")
-        raise
-    connection.execute("COMMIT")
+        connection.execute("COMMIT")
 
 
 def _set_journal_mode(connection: Connection, mode: str, busy_timeout: float) -> None:

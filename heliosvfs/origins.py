@@ -18,6 +18,7 @@ from heliosvfs.errors import HeliosError
 from heliosvfs.keyring import Keyring
 from heliosvfs.superblock import Superblock
 from heliosvfs.vfs import HeliosVFS, files_of
+from heliosvfs.write_locks import write_lock
 
 __all__ = ["Backup", "Origin", "backups_in", "name_in", "note_origin", "origin_of"]
 
@@ -96,11 +97,8 @@ def note_origin(dest: Connection, origin: Origin) -> None:
     def note(superblock: Superblock) -> Superblock:
         return msgspec.structs.replace(superblock, unknown={**superblock.unknown, _MEMBER: msgspec.to_builtins(origin)})
 
-    dest.execute("BEGIN IMMEDIATE")
-    try:
+    with write_lock(dest):
         files_of(dest)[0].update_superblock(note)
-    finally:
-        dest.execute("ROLLBACK")
 
 
 def _time(text: str) -> datetime:

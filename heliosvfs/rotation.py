@@ -35,6 +35,7 @@ from heliosvfs.vfs.epochs import (
     reseal_lock_page,
     slots_opened_by,
 )
+from heliosvfs.write_locks import write_lock
 
 __all__ = ["RotationReport", "RotationUnfinishedError", "epoch_time", "rotate"]
 
@@ -304,11 +305,8 @@ class _Run:
 
     def immediately(self, action: Callable[[], T]) -> T:
         """Run ``action`` in a write transaction that changes no page, and return what it does."""
-        self.dest.execute("BEGIN IMMEDIATE")
-        try:
+        with write_lock(self.dest):
             return action()
-        finally:
-            self.dest.execute("ROLLBACK")
 
     def rewrite(self) -> int:
         """Copy the database onto itself, which seals every page anew, and return the number of pages."""

@@ -48,14 +48,9 @@ class Audited(Doors):
         self._check_fitness(opener)
         who, before = sessions.current().user, _base.total_changes(self)
         if not stores.has_log(self):
-            _base.execute(self, "BEGIN IMMEDIATE")
-            try:
+            with stores.transaction(apsw.Cursor(self)):
                 if not stores.has_log(self):
                     stores.create(self, who, details)
-            except BaseException:
-                _base.execute(self, "ROLLBACK")
-                raise
-            _base.execute(self, "COMMIT")
         recorder = None if opener is None else Recorder(opener, policy)
         auditor = Auditor(self, policy, recorder)
         auditor.writer.offset = _base.total_changes(self) - before
@@ -134,7 +129,7 @@ class Audited(Doors):
             auditor.end()
         if auditor is not None and auditor.unwritten() and not force:
             msg = f"the connection is closed, and the last {auditor.unwritten()} events could not be written to the audit log"
-            raise AuditWriteError(msg)
+            raise AuditWriteError(f"{msg}: {auditor.ledger.problem}" if auditor.ledger.problem else msg)
 
     def __del__(self) -> None:
         """Close it, so that what waits is written."""

@@ -31,6 +31,7 @@ class Ledger:
 
     Attributes:
         transactions: What becomes of them.
+        problem: Why the events that wait could not be written when that was last tried.
         was_idle: Whether the connection had no transaction open when its last statement ended, and none has begun since.
     """
 
@@ -42,6 +43,7 @@ class Ledger:
         self._lock = threading.Lock()  # of the facts, which the recorder's thread takes, too; no other is taken under it
         self.transactions = Transactions(policy.max_transaction_events)
         self.was_idle = True
+        self.problem = ""
 
     def look(self) -> None:
         """Note for the recorder's thread whether the connection has a transaction open, at the end of a statement."""
@@ -157,8 +159,9 @@ class Ledger:
         try:
             with writer.in_transaction():
                 writer.append(events)
-        except (apsw.Error, AuditError):
+        except (apsw.Error, AuditError) as error:
             self.put_back(events)
+            self.problem = captures.said(error)
             return False
         return True
 

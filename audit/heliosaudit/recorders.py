@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import apsw
 
+from heliosaudit import captures
 from heliosaudit.errors import AuditError
 from heliosaudit.events import Event, timestamp
 from heliosaudit.policies import Policy
@@ -110,10 +111,11 @@ class Recorder:
                 if finish is not None:
                     finish(self._cursor)
                 connection.execute("COMMIT")
-            except (apsw.Error, AuditError):
+            except (apsw.Error, AuditError) as error:
                 if connection is not None and connection.in_transaction:
                     connection.execute("ROLLBACK")
                 ledger.put_back(events)
+                ledger.problem = captures.said(error)
                 return False
             return True
 

@@ -87,8 +87,7 @@ def prune(  # noqa: PLR0913 - the options of pruning
 
 def _remove(connection: apsw.Connection, first: int, last: int, manifest: Manifest | None) -> None:
     cursor = apsw.Cursor(connection)
-    cursor.execute("BEGIN IMMEDIATE")
-    try:
+    with stores.transaction(cursor):
         checksum = rows(connection, f"SELECT checksum FROM main.{LOG} WHERE id = ?", (last,))[0][0]
         details = {"from": first, "to": last, "checksum": checksum.hex(), "uuid": log_uuid(connection)}
         if manifest is not None:
@@ -99,10 +98,6 @@ def _remove(connection: apsw.Connection, first: int, last: int, manifest: Manife
         )
         record = event_of("PRUNE", event_class="AUDIT", user=current().user, session_id=current().id, target=LOG, details=details)
         stores.Store().append(cursor, [record])
-    except BaseException:
-        cursor.execute("ROLLBACK")
-        raise
-    cursor.execute("COMMIT")
 
 
 def _without_triggers(cursor: apsw.Cursor, statements: Sequence[str]) -> None:
@@ -131,22 +126,17 @@ def erase_values(connection: apsw.Connection, ids: Sequence[int], *, reason: str
     cursor = apsw.Cursor(connection)
     secure = connection.pragma("secure_delete")
     cursor.execute("PRAGMA secure_delete = ON").fetchall()
-    cursor.execute("BEGIN IMMEDIATE")
     try:
-        erased = 0
-        for number in ids:
-            cursor.execute(f"DELETE FROM main.{VALUES} WHERE event = ?", (number,))
-            erased += connection.changes()
-        details = {"events": list(ids), "values": erased, "reason": reason}
-        record = event_of(
-            "ERASE VALUES", event_class="AUDIT", user=current().user, session_id=current().id, target=VALUES, details=details
-        )
-        stores.Store().append(cursor, [record])
-    except BaseException:
-        cursor.execute("ROLLBACK")
-        raise
+        with stores.transaction(cursor):
+            erased = 0
+            for number in ids:
+                cursor.execute(f"DELETE FROM main.{VALUES} WHERE event = ?", (number,))
+                erased += connection.changes()
+            details = {"events": list(ids), "values": erased, "reason": reason}
+            record = event_of(
+                "ERASE VALUES", event_class="AUDIT", user=current().user, session_id=current().id, target=VALUES, details=details
+            )
+            stores.Store().append(cursor, [record])
     finally:
-        if connection.in_transaction:
-            cursor.execute("COMMIT")
         connection.pragma("secure_delete", secure)
     return erased

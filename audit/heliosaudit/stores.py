@@ -9,7 +9,8 @@ import hashlib
 import secrets
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import apsw
@@ -20,7 +21,7 @@ from heliosaudit.events import Event, event_of, timestamp
 from heliosaudit.records import encode
 from heliosaudit.schemas import LOG, VALUES
 
-__all__ = ["Store", "create", "has_log", "in_transaction"]
+__all__ = ["Store", "create", "has_log", "in_transaction", "transaction"]
 
 _sha256 = hashlib.sha256
 
@@ -123,6 +124,23 @@ def create(connection: apsw.Connection, user: str, details: dict[str, str] | Non
     Store().append(cursor, [genesis], genesis=True)
 
 
+@contextmanager
+def transaction(cursor: apsw.Cursor) -> Iterator[None]:
+    """Commit what the block does, or leave nothing of it; what is raised is the block's own error.
+
+    Raises:
+        apsw.BusyError: Another connection is writing, for longer than the busy timeout.
+    """
+    cursor.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        cursor.execute("COMMIT")
+    except BaseException:
+        if cursor.connection.in_transaction:  # an error of reading or writing has ended it
+            cursor.execute("ROLLBACK")
+        raise
+
+
 def in_transaction(connection: apsw.Connection, events: Sequence[Event]) -> None:
     """Append events to the log of a connection that is not audited, in a transaction of their own.
 
@@ -131,10 +149,5 @@ def in_transaction(connection: apsw.Connection, events: Sequence[Event]) -> None
         apsw.BusyError: Another connection is writing, for longer than the busy timeout.
     """
     cursor = apsw.Cursor(connection)
-    cursor.execute("BEGIN IMMEDIATE")
-    try:
+    with transaction(cursor):
         Store().append(cursor, events)
-    except BaseException:
-        cursor.execute("ROLLBACK")
-        raise
-    cursor.execute("COMMIT")

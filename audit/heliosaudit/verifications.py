@@ -105,7 +105,8 @@ def verify(  # noqa: PLR0913 - how, and against what
         if broken is None and checkpoint is not None:
             broken, anchored = _against(connection, checkpoint, head, start)
     finally:
-        connection.execute("RELEASE heliosaudit_verify")
+        if connection.in_transaction:  # an error of reading has ended it
+            connection.execute("RELEASE heliosaudit_verify")
     if broken is not None:
         verdict = "broken"
     elif checkpoint is None:

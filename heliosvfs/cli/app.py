@@ -11,7 +11,7 @@ import apsw
 import typer
 
 import heliosvfs
-from heliosaudit.errors import AuditError, AuditPolicyError
+from heliosaudit.errors import AuditError, AuditPolicyError, AuditWriteError
 from heliosvfs import defaults
 from heliosvfs.cli import audit, backups, config, databases, demo, rotation, shell, signatures, slots, subjects
 from heliosvfs.errors import ConfigError, HeliosError, PolicyViolationError, UsageError
@@ -82,5 +82,8 @@ def run() -> None:
 
 
 def _fail(error: Exception, status: int) -> None:
+    first = error.__context__
+    if isinstance(error, AuditWriteError) and isinstance(first, (HeliosError, apsw.Error, OSError)):  # what came of it, at close
+        sys.stderr.write(f"heliosvfs: {first}\n")
     sys.stderr.write(f"heliosvfs: {error}\n")
     raise SystemExit(status) from None

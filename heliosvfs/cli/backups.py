@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from heliosvfs.backup import BackupReport
 from heliosvfs.backup import backup as back_up
 from heliosvfs.backup import restore as restore_database
 from heliosvfs.cli.keys import KeyOptions, takes_keys
@@ -42,12 +43,14 @@ def backup(  # noqa: PLR0913 - the options of the command
         msg = f"{dest} exists already: nothing is overwritten; move it away or choose another name"
         raise UsageError(msg)
     present, another = key.source(), new_key.source_if_given()
-    with (
-        recorded(source, present, create=False) as connection,
-        progress_bar(f"Backing up {source.name}") as progress,
-    ):
-        settings = KdfSettings(fips_mode=True) if fips else None
-        report = back_up(connection, dest, key=another, settings=settings, retention_days=retention_days, progress=progress)
+    settings = KdfSettings(fips_mode=True) if fips else None
+    with recorded(source, present, create=False) as connection:
+        with progress_bar(f"Backing up {source.name}") as progress:
+            report = back_up(connection, dest, key=another, settings=settings, retention_days=retention_days, progress=progress)
+        _tell(report, as_json=as_json)  # before closing, which fails where the log can't be written
+
+
+def _tell(report: BackupReport, *, as_json: bool) -> None:
     if as_json:
         print_json(asdict(report))
         return

@@ -18,7 +18,7 @@ from heliosvfs.connection import KeySlot
 from heliosvfs.convert import ConvertReport
 from heliosvfs.convert import decrypt as decrypt_database
 from heliosvfs.convert import encrypt as encrypt_database
-from heliosvfs.errors import FormatError, UsageError
+from heliosvfs.errors import UsageError
 from heliosvfs.keys import KdfSettings
 from heliosvfs.opening import open_untouched
 from heliosvfs.salvage import salvage as salvage_database
@@ -96,8 +96,8 @@ def info(
     as_json: JsonOption = False,
 ) -> None:
     """Show what the header of a database says; without a key it can't be verified, and says so."""
-    if not file.exists():
-        msg = f"{file} does not exist"
+    if not file.is_file():
+        msg = f"{file} is a folder: there is no database in it" if file.is_dir() else f"{file} does not exist"
         raise UsageError(msg)
     if key.is_given:
         connection: apsw.Connection = open_untouched(file, key=key.source())
@@ -106,8 +106,7 @@ def info(
     with contextlib.closing(connection):
         database = files_of(connection)[0]
         if database.access.is_empty:
-            msg = f"{file} is empty: there is no database in it"
-            raise FormatError(msg)
+            raise database.access.nothing_in_it()
         superblock = database.access.superblock
         facts: dict[str, Any] = {
             "file": os.fspath(file),
@@ -159,8 +158,8 @@ def check(
         if report.bad_pages:
             rows = [[p.page, p.offset, p.owner, p.harmless or f"DAMAGED: {p.why}"] for p in report.bad_pages]
             print_table("Pages that fail authentication", ["page", "offset", "belongs to", "verdict"], rows)
-        for problem in report.problems:
-            typer.echo(problem)
+        for line in (*report.problems, *report.notes):
+            typer.echo(line)
         typer.echo(f"{file}: all is well" if report.ok else f"{file}: damaged; `heliosvfs salvage` saves what can be read")
     if not report.ok:
         raise typer.Exit(_FOUND_SOMETHING)

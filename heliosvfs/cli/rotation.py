@@ -69,15 +69,13 @@ def rotate(  # noqa: PLR0913 - the options of the command
         return
     assert file is not None  # noqa: S101 - one of the two is there
     keep: list[Key] = [*kept, *([_ask_recovery_key()] if keep_recovery_key else [])]
-    with (
-        recorded(file, chosen, create=False) as connection,
-        progress_bar(f"Rotating {file.name}") as progress,
-    ):
-        report = connection.rotate(master=master, keep=keep, busy_timeout=timeout, progress=progress)
-    if as_json:
-        print_json(asdict(report))
-    else:
-        typer.echo(_in_words(report))
+    with recorded(file, chosen, create=False) as connection:
+        with progress_bar(f"Rotating {file.name}") as progress:
+            report = connection.rotate(master=master, keep=keep, busy_timeout=timeout, progress=progress)
+        if as_json:  # before closing, which fails where the log can't be written
+            print_json(asdict(report))
+        else:
+            typer.echo(_in_words(report))
 
 
 def _ask_recovery_key() -> Key:

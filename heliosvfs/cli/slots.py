@@ -66,7 +66,7 @@ def add_key(
     present, new = key.source("Present passphrase"), new_key.new_source()
     with _open(file, present) as connection:
         connection.add_key(new, label=label, settings=KdfSettings(fips_mode=fips))
-    typer.echo(f"{file}: {label!r} opens it too")
+        typer.echo(f"{file}: {label!r} opens it too")
 
 
 @app.command("revoke")
@@ -80,10 +80,10 @@ def revoke_key(
     """Take a key away. Whoever kept it with a copy of the old header is stopped only by `heliosvfs rotate --master`."""
     with _open(file, key.source()) as connection:
         connection.revoke_key(label)
-    typer.echo(
-        f"{file}: {label!r} no longer opens it. Whoever kept that key and a copy of the old header can still read it, "
-        "until `heliosvfs rotate --master` puts new keys in force"
-    )
+        typer.echo(
+            f"{file}: {label!r} no longer opens it. Whoever kept that key and a copy of the old header can still read it, "
+            "until `heliosvfs rotate --master` puts new keys in force"
+        )
 
 
 @app.command("change")
@@ -99,7 +99,7 @@ def change_key(
     present, new = key.source("Present passphrase"), new_key.new_source()
     with _open(file, present) as connection:
         connection.change_key(new, settings=KdfSettings(fips_mode=fips))
-    typer.echo(f"{file}: the key was changed")
+        typer.echo(f"{file}: the key was changed")
 
 
 @app.command("recovery")
@@ -115,6 +115,10 @@ def add_recovery_key(
     with _open(file, key.source()) as connection:
         text = new_recovery_key(os.urandom)
         connection.add_key(parse(text), label=label)
+        _show_recovery_key(file, label, text, as_json=as_json)  # before closing, which fails where the log can't be written
+
+
+def _show_recovery_key(file: Path, label: str, text: str, *, as_json: bool) -> None:
     if as_json:
         print_json({"label": label, "recovery_key": text})
         return
@@ -137,7 +141,7 @@ def recover(
     with _open(file, secret) as connection:
         new = new_key.new_source()
         connection.add_key(new, label=label, settings=KdfSettings(fips_mode=fips))
-    typer.echo(f"{file}: {label!r} opens it now; revoke the keys that are lost, and the recovery key if others have seen it")
+        typer.echo(f"{file}: {label!r} opens it now; revoke the keys that are lost, and the recovery key if others have seen it")
 
 
 def _recovery_key() -> Secret:

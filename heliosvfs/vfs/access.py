@@ -76,9 +76,14 @@ class Access:
             FormatError: The file is still empty.
         """
         if self._copy is None:
-            msg = f"{self.path} is empty: there is no database in it"
-            raise FormatError(msg)
+            raise self.nothing_in_it()
         return self._copy.superblock
+
+    def nothing_in_it(self) -> FormatError:
+        """Return the error for a file in which there is no database yet, or no more."""
+        size = self._base.size()
+        why = f"ends after {size} bytes: its creation was interrupted, or it was truncated" if size else "is empty"
+        return FormatError(f"{self.path} {why}; there is no database in it")
 
     def require_keys(self) -> FileKeys:
         """Return the file's keys; a file that is still empty gets its keys here.

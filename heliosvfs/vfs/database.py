@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import apsw
 import msgspec.structs
 
-from heliosvfs.errors import DiskFullError, FormatError, TamperedError
+from heliosvfs.errors import DiskFullError, TamperedError
 from heliosvfs.keyring import InheritedKey
 from heliosvfs.locks import ProcessLock
 from heliosvfs.pages import Buffer, FileKeys
@@ -82,8 +82,7 @@ class DatabaseFile(apsw.VFSFile):
         self.access = Access(self._base, self.path, credential, self._inherited)
         try:
             if not self.access.look() and credential is not None and not credential.create:
-                msg = f"{self.path} is empty: there is no database in it"
-                raise FormatError(msg)  # noqa: TRY301 - closed below like any other failure
+                raise self.access.nothing_in_it()  # noqa: TRY301 - closed below like any other failure
             self.access.require_known_features(writing=not self._readonly)
             self._bind()
         except BaseException:

@@ -136,6 +136,7 @@ class PageView:
         wal: What the WAL holds.
         journal: What the journal holds.
         notes: What could not be looked at, and why.
+        has_stale_superblock: Whether the two copies of the superblock differ, or one is damaged.
     """
 
     def __init__(self, file: DatabaseFile, wal: WalFile | None, journal: JournalFile | None) -> None:
@@ -144,6 +145,7 @@ class PageView:
         self.page_size = superblock.page_size
         self.usable_size = superblock.page_size - RESERVED_BYTES
         self.layout = superblock.layout
+        self.has_stale_superblock = file.access.is_stale
         self._file, self._wal, self._journal = file, wal, journal
         self.wal, self.journal, self.notes = WalScan(), JournalScan(), list[str]()
         self.file_pages = file.xFileSize() // self.page_size

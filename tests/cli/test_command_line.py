@@ -236,7 +236,7 @@ def test_demo_holds_what_it_claims(tmp_path: Path, plain: Path) -> None:
         (("check", "{future}", "--key-file", "{key}"), 1, "upgrade"),
         (("check", "{cut}", "--key-file", "{key}"), 1, "truncated"),
         (("info", "{plain}"), 1, "plain SQLite database"),
-        (("encrypt", "{db}", "{missing}", "--key-file", "{key}"), 1, "not a plain SQLite database"),
+        (("encrypt", "{db}", "{missing}", "--key-file", "{key}"), 1, "is encrypted by heliosvfs already"),
         (("encrypt", "{plain}", "{db}", "--key-file", "{key}"), 2, "exists already"),
         (("encrypt", "{plain}", "{missing}/x", "--key-file", "{key}"), 2, "folder"),
         (("encrypt", "{plain}", "{missing}", "--page-size", "1000", "--key-file", "{key}"), 2, "power of two"),

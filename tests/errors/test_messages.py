@@ -190,7 +190,7 @@ def test_a_key_source_that_gives_no_secret_is_told(tmp_path: Path) -> None:
 
 
 def test_a_folder_or_a_missing_folder_is_told(tmp_path: Path) -> None:
-    with pytest.raises(heliosvfs.UsageError, match="no file that may be read and written"):
+    with pytest.raises(heliosvfs.UsageError, match="is a folder"):
         heliosvfs.connect(tmp_path, key=KEY)
     with pytest.raises(heliosvfs.UsageError, match="folder does not exist"):
         heliosvfs.connect(tmp_path / "missing" / "db", key=KEY)

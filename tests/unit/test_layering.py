@@ -29,6 +29,7 @@ LAYERS = [
     ("heliosvfs.audit", 4),
     ("heliosvfs.opening", 4),
     ("heliosvfs.partials", 4),
+    ("heliosvfs.write_locks", 4),
     ("heliosvfs.reopening", 4),
     ("heliosvfs.config", 4),
     ("heliosvfs.compliance", 4),
