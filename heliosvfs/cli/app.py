@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from pathlib import Path
+from types import FrameType
 from typing import Annotated
 
 import apsw
@@ -70,6 +72,11 @@ def _options(
 
 def run() -> None:
     """Run the command line; an error of ours is one message on standard error, never a traceback."""
+    _open_missing_streams()
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)  # Windows has no SIGHUP
+        if number is not None and signal.getsignal(number) is signal.SIG_DFL:  # nohup has it ignored
+            signal.signal(number, _stop)
     try:
         app()
     except (UsageError, ConfigError, PolicyViolationError, AuditPolicyError) as error:
@@ -79,6 +86,19 @@ def run() -> None:
     except KeyboardInterrupt:
         sys.stderr.write("\nstopped\n")
         raise SystemExit(130) from None
+
+
+def _open_missing_streams() -> None:
+    """Put the null device where the caller has closed a standard stream: Python leaves None there."""
+    null = open(os.devnull, "r+")  # noqa: SIM115 - for the life of the process
+    sys.stdin, sys.stdout, sys.stderr = sys.stdin or null, sys.stdout or null, sys.stderr or null
+
+
+def _stop(number: int, _frame: FrameType | None) -> None:
+    """End as Ctrl-C does, so that what is half-made, plain text perhaps, is removed."""
+    signal.signal(number, signal.SIG_IGN)
+    sys.stderr.write("\nstopped\n")
+    raise SystemExit(128 + number)
 
 
 def _fail(error: Exception, status: int) -> None:
