@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import apsw
 
 from heliosvfs import btrees
-from heliosvfs.errors import HeliosError
+from heliosvfs.errors import DiskFullError, HeliosError
 from heliosvfs.keyring import Key
 from heliosvfs.opening import connect, open_untouched
 from heliosvfs.vfs import PageView, files_of, view_of
@@ -44,6 +44,7 @@ class BadPage:
     harmless: str = ""
 
 
+_OF_THE_MOMENT = (DiskFullError, apsw.FullError, apsw.BusyError, apsw.NoMemError, apsw.InterruptError)
 _ONE_COPY = "one copy of the superblock is damaged or older than the other, which is in force: the next write makes both equal"
 
 
@@ -110,6 +111,7 @@ def check(
     Raises:
         KeyUnavailableError, WrongKeyError, FormatError, UsageError: It can't be opened at all.
         TamperedError: The superblock is damaged or was altered: without it no page can be opened.
+        DiskFullError, apsw.BusyError: integrity_check could not run now; that says nothing about the database.
     """
     with open_pages(path, key=key, vfs=vfs) as view:
         bad = _bad_pages(view, progress)
@@ -172,10 +174,14 @@ def _harmless(view: PageView, number: int, owners: dict[int, btrees.Owner]) -> s
 def _integrity(path: str | os.PathLike[str], key: Key | None, vfs: str) -> tuple[str, ...]:
     try:
         connection = connect(path, key=key, create=False, vfs=vfs)
+    except _OF_THE_MOMENT:
+        raise
     except (HeliosError, apsw.Error) as error:
         return (f"it can't be opened: {error}",)
     try:
         found = [str(row[0]) for row in connection.execute("PRAGMA integrity_check")]
+    except _OF_THE_MOMENT:
+        raise
     except (HeliosError, apsw.Error) as error:
         return (f"integrity_check stopped: {error}",)
     finally:

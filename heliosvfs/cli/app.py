@@ -73,8 +73,7 @@ def _options(
 def run() -> None:
     """Run the command line; an error of ours is one message on standard error, never a traceback."""
     _open_missing_streams()
-    for name in ("SIGTERM", "SIGHUP"):
-        number = getattr(signal, name, None)  # Windows has no SIGHUP
+    for number in (signal.SIGTERM, getattr(signal, "SIGHUP", None)):  # Windows has no SIGHUP
         if number is not None and signal.getsignal(number) is signal.SIG_DFL:  # nohup has it ignored
             signal.signal(number, _stop)
     try:
@@ -96,7 +95,6 @@ def _open_missing_streams() -> None:
 
 def _stop(number: int, _frame: FrameType | None) -> None:
     """End as Ctrl-C does, so that what is half-made, plain text perhaps, is removed."""
-    signal.signal(number, signal.SIG_IGN)
     sys.stderr.write("\nstopped\n")
     raise SystemExit(128 + number)
 

@@ -21,6 +21,7 @@ from heliosvfs.pages import Buffer, FileKeys
 from heliosvfs.superblock import Superblock
 from heliosvfs.vfs import open_files, pragmas, reading, tallies
 from heliosvfs.vfs.access import Access
+from heliosvfs.vfs.characteristics import reporting
 from heliosvfs.vfs.creation import check_first_page
 from heliosvfs.vfs.credentials import Credential, take
 from heliosvfs.vfs.page_io import PageIO, PageWriter
@@ -79,6 +80,7 @@ class DatabaseFile(apsw.VFSFile):
         self._readonly = bool(flags[1] & apsw.SQLITE_OPEN_READONLY)
         self._base = BaseFile(super().xRead, super().xWrite, super().xFileSize, super().xSync)
         self._control = super().xFileControl
+        self.xDeviceCharacteristics = reporting(super().xDeviceCharacteristics())  # type: ignore[method-assign]
         self.access = Access(self._base, self.path, credential, self._inherited)
         try:
             if not self.access.look() and credential is not None and not credential.create:
@@ -378,11 +380,10 @@ class DatabaseFile(apsw.VFSFile):
         elif op == _FCNTL_CKPT_START and self._pages is not None:
             self.refresh()
             self._pages.forget_size()
-        return self._control(op, ptr)
-
-    def xDeviceCharacteristics(self) -> int:  # noqa: N802 - SQLite's name
-        """Report POWERSAFE_OVERWRITE as the base has it, and nothing else: no other promise of the base holds for pages."""
-        return super().xDeviceCharacteristics() & apsw.SQLITE_IOCAP_POWERSAFE_OVERWRITE
+        answered = self._control(op, ptr)
+        if op == apsw.SQLITE_FCNTL_POWERSAFE_OVERWRITE:
+            self.xDeviceCharacteristics = reporting(super().xDeviceCharacteristics())  # type: ignore[method-assign]
+        return answered
 
     def xClose(self) -> None:  # noqa: N802 - SQLite's name
         """Close the file and give up its keys."""

@@ -26,6 +26,7 @@ from heliosvfs.errors import DiskFullError, FormatError, RefusedWriteError, Tamp
 from heliosvfs.keys import expand
 from heliosvfs.layout import RESERVED_BYTES, Layout
 from heliosvfs.pages import KIND_JOURNAL, Buffer, NotAuthenticError, Opener, Sealer, UnknownEpochError
+from heliosvfs.vfs.characteristics import reporting
 from heliosvfs.vfs.page_io import ZEROS
 
 if TYPE_CHECKING:
@@ -81,6 +82,7 @@ class JournalFile(apsw.VFSFile):
         self._verified = (-_FIELDS, b"")  # offset and fields of the header that was verified last
         self._number = (-1, 0)  # offset and value of the word that was read last, which may be a page number
         super().__init__(base, name, flags)
+        self.xDeviceCharacteristics = reporting(super().xDeviceCharacteristics())  # type: ignore[method-assign]
         self._database.page_keys()
 
     def _bind(self, page_size: int) -> None:
@@ -328,7 +330,3 @@ class JournalFile(apsw.VFSFile):
         """Cut the journal."""
         self._database.page_keys()
         super().xTruncate(newsize)
-
-    def xDeviceCharacteristics(self) -> int:  # noqa: N802 - SQLite's name
-        """Report POWERSAFE_OVERWRITE as the base has it, and nothing else."""
-        return super().xDeviceCharacteristics() & apsw.SQLITE_IOCAP_POWERSAFE_OVERWRITE

@@ -15,6 +15,7 @@ import apsw
 from heliosvfs.errors import DiskFullError, TamperedError
 from heliosvfs.layout import RESERVED_BYTES
 from heliosvfs.pages import KIND_TEMPORARY, Buffer, FileKeys, NotAuthenticError, Opener, Sealer, UnknownEpochError
+from heliosvfs.vfs.characteristics import reporting
 
 __all__ = ["TemporaryFile"]
 
@@ -28,6 +29,7 @@ class TemporaryFile(apsw.VFSFile):
     def __init__(self, base: str, name: str | None, flags: list[int]) -> None:
         """Open a temporary file of the base VFS under a fresh key."""
         super().__init__(base, name, flags)
+        self.xDeviceCharacteristics = reporting(0)  # type: ignore[method-assign]
         self._name = name or "a temporary file"
         self._keys = FileKeys.ephemeral(os.urandom)
         self._opener = Opener(self._keys, KIND_TEMPORARY, _SEALED)
@@ -87,10 +89,6 @@ class TemporaryFile(apsw.VFSFile):
         if op in (apsw.SQLITE_FCNTL_SIZE_HINT, apsw.SQLITE_FCNTL_CHUNK_SIZE):
             return True
         return super().xFileControl(op, ptr)
-
-    def xDeviceCharacteristics(self) -> int:  # noqa: N802 - SQLite's name
-        """Report nothing that holds for the base file and not for sealed blocks."""
-        return 0
 
     def xClose(self) -> None:  # noqa: N802 - SQLite's name
         """Close the file and wipe its key."""

@@ -32,6 +32,7 @@ from heliosvfs.pages import (
     UnknownEpochError,
 )
 from heliosvfs.vfs import tallies
+from heliosvfs.vfs.characteristics import reporting
 from heliosvfs.vfs.page_io import ZEROS
 from heliosvfs.vfs.wal_header import WAL_HEADER, header_for_sqlite, header_on_disk
 from heliosvfs.vfs.wal_pieces import FramePieces
@@ -70,6 +71,7 @@ class WalFile(apsw.VFSFile):
         self._recovering = False  # SQLite has read the header to rebuild its index, and has written nothing since
         self._tally = tallies.Tally("wal")
         super().__init__(base, name, flags)
+        self.xDeviceCharacteristics = reporting(super().xDeviceCharacteristics())  # type: ignore[method-assign]
         self.bind()
         database.wal = self
         tallies.add(self._tally)
@@ -408,7 +410,3 @@ class WalFile(apsw.VFSFile):
         if self._database.wal is self:
             self._database.wal = None
         super().xClose()
-
-    def xDeviceCharacteristics(self) -> int:  # noqa: N802 - SQLite's name
-        """Report POWERSAFE_OVERWRITE as the base has it, and nothing else."""
-        return super().xDeviceCharacteristics() & apsw.SQLITE_IOCAP_POWERSAFE_OVERWRITE

@@ -60,3 +60,20 @@ def test_a_closed_stream_is_no_error(tmp_path: Path, key_file: Path, closed: str
     words = [sys.executable, "-m", "heliosvfs", "check", str(tmp_path / "db"), "--key-file", str(key_file)]
     ended = subprocess.run(["sh", "-c", f"{shlex.join(words)} {closed}"], capture_output=True, text=True, check=False)
     assert (ended.returncode, ended.stderr) == (0, "")
+
+
+def test_no_python_code_runs_where_an_interrupt_would_be_lost(tmp_path: Path) -> None:
+    """APSW can hand on no exception from xSectorSize and xDeviceCharacteristics: a signal handler's would be printed there."""
+    called: set[str] = set()
+    with closing(heliosvfs.connect(tmp_path / "db", key=KEY)) as connection:
+        connection.execute("CREATE TABLE t(x)")
+        sys.setprofile(lambda frame, event, _: called.add(frame.f_code.co_name) if event == "call" else None)
+        try:
+            for mode in ("delete", "wal"):
+                connection.pragma("journal_mode", mode)
+                connection.execute("INSERT INTO t SELECT zeroblob(9000) UNION ALL SELECT x FROM t")
+            connection.execute("VACUUM")
+        finally:
+            sys.setprofile(None)
+    assert called >= {"read_page", "write_page", "write_frame"}
+    assert not called & {"xDeviceCharacteristics", "xSectorSize"}
