@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import apsw
 import pytest
@@ -21,6 +22,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if item.get_closest_marker("soak"):
             item.add_marker(pytest.mark.skip(reason="the long form of a campaign: --soak runs it"))
+
+
+@pytest.fixture
+def key_file(tmp_path: Path) -> Path:
+    """Return a key file that none but its owner can use; its key is bytes 0 to 31."""
+    path = tmp_path / "key"
+    path.write_bytes(bytes(range(32)))
+    path.chmod(0o600)
+    return path
 
 
 @pytest.fixture

@@ -89,8 +89,9 @@ def run() -> None:
 
 def _open_missing_streams() -> None:
     """Put the null device where the caller has closed a standard stream: Python leaves None there."""
-    null = open(os.devnull, "r+")  # noqa: SIM115 - for the life of the process
-    sys.stdin, sys.stdout, sys.stderr = sys.stdin or null, sys.stdout or null, sys.stderr or null
+    if sys.stdin is None or sys.stdout is None or sys.stderr is None:
+        null = open(os.devnull, "r+")  # noqa: SIM115 - for the life of the process
+        sys.stdin, sys.stdout, sys.stderr = sys.stdin or null, sys.stdout or null, sys.stderr or null
 
 
 def _stop(number: int, _frame: FrameType | None) -> None:

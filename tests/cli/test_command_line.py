@@ -76,14 +76,6 @@ def plain(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def key_file(tmp_path: Path) -> Path:
-    path = tmp_path / "key"
-    path.write_bytes(os.urandom(32))
-    path.chmod(0o600)
-    return path
-
-
-@pytest.fixture
 def encrypted(plain: Path, key_file: Path) -> Path:
     path = plain.with_name("encrypted.db")
     done = run("encrypt", plain, path, "--key-file", key_file)

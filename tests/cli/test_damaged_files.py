@@ -49,17 +49,14 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 @pytest.fixture
 def run_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, key_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[[str], tuple[int, str, str]]:
     """Return what runs a command on the file "db" with the key; it returns exit status, output and errors."""
-    key = tmp_path / "key"
-    key.write_bytes(KEY)
-    key.chmod(0o600)
 
     def run_it(name: str) -> tuple[int, str, str]:
         places = {"FILE": str(tmp_path / "db"), "OUT": str(tmp_path / "out")}
         words = [places.get(word, word) for word in COMMANDS[name]]
-        monkeypatch.setattr(sys, "argv", ["heliosvfs", *words, "--key-file", str(key)])
+        monkeypatch.setattr(sys, "argv", ["heliosvfs", *words, "--key-file", str(key_file)])
         with pytest.raises(SystemExit) as ended:
             run()
         captured = capsys.readouterr()

@@ -16,14 +16,6 @@ from tests.keylife.examining import KEY, copies, database, epochs_on_disk
 
 
 @pytest.fixture
-def key_file(tmp_path: Path) -> Path:
-    path = tmp_path / "key"
-    path.write_bytes(KEY)
-    path.chmod(0o600)
-    return path
-
-
-@pytest.fixture
 def path(tmp_path: Path) -> Path:
     database(tmp_path / "clinic.db").close()
     return tmp_path / "clinic.db"
