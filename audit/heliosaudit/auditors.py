@@ -56,9 +56,10 @@ class Auditor:
         commits: Keeps autocommit statements and their events together.
         images: Collects row images; None: the policy wants none.
         trace: The application's exec tracer.
-        is_closed: Whether the connection is closing.
-        enter: See `heliosaudit.gates.Gate.enter`.
-        leave: See `heliosaudit.gates.Gate.leave`.
+        is_closed: Whether everything is done that has to be before the connection closes.
+        has_ended: Whether everything is written, or can't be.
+        enter: See `heliosaudit.turns.Turn.enter`.
+        leave: See `heliosaudit.turns.Turn.leave`.
     """
 
     def __init__(self, connection: Audited, policy: Policy, recorder: Recorder | None) -> None:
@@ -78,7 +79,8 @@ class Auditor:
         self.unfinished = Unfinished(self.commits)
         self.nested = Nested(self.writer, self.ledger)
         self.trace: Any = None
-        self.is_closed = False
+        self.is_closed = self.has_ended = False
+        self._closing: Event | None = None
         self.images = Images(self.writer, policy) if policy.capture_rows != "none" else None
         self._recorder = recorder
         self._is_strict = policy.read_durability == "strict"
@@ -244,6 +246,10 @@ class Auditor:
 
     def finish(self, running: Running) -> None:
         """Record a statement that has ended well, and let it commit."""
+        if running.has_failed:  # it has not, and KeyboardInterrupt came before that was recorded
+            running.followed = True
+            self.abandon(running, KeyboardInterrupt())
+            return
         try:
             cursor = running.cursor() if running.cursor is not None else None
             if cursor is not None:
@@ -254,11 +260,16 @@ class Auditor:
             if running.holder is None and cursor is not None and self._add_to_transaction(running, cursor):
                 return
             self._finish(running)
-        except BaseException:
-            self.commits.abandon(running)
+        except BaseException as error:
+            self.abandon(running, error)
             raise
+        running.settled = True
         if self.ledger.transactions.facts:
             self.ledger.look()
+
+    def abandon(self, running: Running, error: BaseException) -> None:
+        """Undo a statement whose event could not be made or kept, and record that."""
+        failures.abandon(self, running, error)
 
     def _add_to_transaction(self, running: Running, cursor: Cursor) -> bool:
         """Record a further change in a transaction that has written before, which is what bulk work consists of."""
@@ -268,8 +279,10 @@ class Auditor:
         if not frames or not frames[-1].pending or self.gate.has_actions or running.undone or self.nested.is_within(cursor):
             return False
         event = captures.event_for(running, self.policy, affected=self.writer.connection.changes()) if verdict.is_logged else None
+        running.event = event
         if event is not None:
             self.ledger.add_work(event)
+        running.settled = True
         return True
 
     def _finish(self, running: Running) -> None:
@@ -277,9 +290,7 @@ class Auditor:
         self._verdicts.judge_again(running)
         verdict = running.verdict
         if verdict.event_class == "TRANSACTION":
-            depth = self.ledger.moved(verdict)
-            if depth is not None:
-                self.unfinished.on_rollback_to(depth)
+            self.follow(running)
         elif verdict.event_class == "ADMIN":
             self._after_admin(verdict)
         elif _may_make_reserved_name(running):
@@ -292,10 +303,20 @@ class Auditor:
             event = captures.event_for(running, self.policy, affected=affected)
             if event is not None and running.undone:
                 event.mark_rolled_back()
+            running.event = event
         if event is None:
             self.commits.let_go(running)
         else:
             self._settle(running, event)
+
+    def follow(self, running: Running) -> None:
+        """Follow a transaction statement that was executed, once."""
+        if running.followed:
+            return
+        depth = self.ledger.moved(running.verdict)
+        if depth is not None:
+            self.unfinished.on_rollback_to(depth)
+        running.followed = True
 
     def let_commits_end(self, running: Running) -> None:
         """End what `_before` allowed."""
@@ -346,6 +367,7 @@ class Auditor:
         error = AccessDeniedError(f"{found[0]} would be a name of the audit log's")
         failures.record_failure(self, running, error, Refusal(str(error)))
         self.commits.recorded = id(error)
+        running.settled = False  # what it did is still to be undone
         try:
             raise error
         finally:
@@ -355,31 +377,37 @@ class Auditor:
 
     def record(self, operation: str, *, event_class: str = "ADMIN", **fields: Any) -> None:
         """Record what no statement stands for: opening, closing, a backup, a change of policy."""
-        if not self.policy.logs(event_class) and fields.get("success", True):
-            return
+        if self.policy.logs(event_class) or not fields.get("success", True):
+            self.ledger.note(self._event(operation, event_class, **fields))
+
+    def _event(self, operation: str, event_class: str, **fields: Any) -> Event:
         session = sessions.current()
-        self.ledger.note(
-            event_of(
-                operation,
-                event_class=event_class,
-                user=session.user,
-                session_id=session.id,
-                client_ip=session.client_ip,
-                application_name=session.application_name or self.policy.application_name,
-                **fields,
-            )
+        return event_of(
+            operation,
+            event_class=event_class,
+            user=session.user,
+            session_id=session.id,
+            client_ip=session.client_ip,
+            application_name=session.application_name or self.policy.application_name,
+            **fields,
         )
 
     def close(self) -> None:
-        """End what is half-read, and write what waits, before the connection closes."""
-        self.is_closed = True
+        """End what is half-read, and write what waits, before the connection closes; where that was interrupted, once more."""
+        if self.policy.logs("AUTH") and not self.ledger.keeps(self._closing):
+            self._closing = self._event("CLOSE", "AUTH")
+            self.ledger.note(self._closing)
         for cursor in (*self.commits.held_cursors(), *self.unfinished.cursors()):
             with contextlib.suppress(apsw.Error):  # which its event tells; closing goes on, as APSW's does
                 cursor.close(True)  # noqa: FBT003 - APSW's signature
         if self._recorder is None and self.connection.in_transaction:
             self.writer.run("ROLLBACK", hides=False)  # as closing it does, and then its events can be written
         if self.ledger.transactions.frames:
-            self.ledger.lost()
+            if self.connection.in_transaction:
+                self.ledger.lost()
+            else:
+                self.ledger.check()
+        self.is_closed = True
         if not self.connection.in_transaction:
             self.flush()
 
@@ -387,6 +415,7 @@ class Auditor:
         """Write what still waits, once the connection is closed and holds no lock any more."""
         if self._recorder is not None:
             self._recorder.end(self.ledger)
+        self.has_ended = True
 
     def last_event(self) -> int | None:
         """Return the id of the last event on disk, from whichever thread; None: it can't be asked for now."""

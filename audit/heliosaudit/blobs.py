@@ -46,10 +46,29 @@ def open_blob(  # noqa: PLR0913 - APSW's parameters
         raise _refused(auditor, running, refusal)
     if not writeable and verdict.is_logged and auditor.policy.read_durability == "strict":
         auditor.record_first(running)
-    was = auditor.enter()
+    blob = None
     try:
         with commits.allowed():  # one that fails ends a transaction, too
-            blob = _base.blob_open(connection, database, table, column, rowid, writeable)
+            blob = _open(auditor, running, database, table, column, rowid, writeable)
+        wanted = verdict.is_logged and captures.who(auditor.policy).wanted
+        if verdict.is_work and wanted and not connection.in_transaction:
+            commits.hold(running, blob)
+        elif writeable:
+            commits.allow(running)
+        return Blob(auditor, blob, running, (database, table, column))
+    except BaseException as error:
+        if blob is not None and running.holder is None:
+            with commits.allowed():  # KeyboardInterrupt came, and it has written nothing
+                blob.close(True)  # noqa: FBT003 - APSW's signature
+        auditor.abandon(running, error)
+        raise
+
+
+def _open(auditor: Auditor, running: Running, *place: Any) -> apsw.Blob:
+    """Open a handle, and record its failure; raise another error in its place where there is one."""
+    was = auditor.enter()
+    try:
+        return _base.blob_open(auditor.connection, *place)
     except apsw.Error as error:
         record_failure(auditor, running, error)
         instead = auditor.gate.told(error, "", None, ran=False)
@@ -61,12 +80,6 @@ def open_blob(  # noqa: PLR0913 - APSW's parameters
             del instead  # or it is part of a cycle with this frame
     finally:
         auditor.leave(was)
-    wanted = verdict.is_logged and captures.who(auditor.policy).wanted
-    if verdict.is_work and wanted and not connection.in_transaction:
-        commits.hold(running, blob)
-    elif writeable:
-        commits.allow(running)
-    return Blob(auditor, blob, running, (database, table, column))
 
 
 def _refused(auditor: Auditor, running: Running, refusal: Refusal) -> Exception:
@@ -79,12 +92,14 @@ def _refused(auditor: Auditor, running: Running, refusal: Refusal) -> Exception:
 class Blob:
     """An `apsw.Blob` whose reads and writes are recorded when it is closed, or moved to another row."""
 
+    _running: Running | None = None  # also where __init__ fails, for __del__
+
     def __init__(self, auditor: Auditor, blob: apsw.Blob, running: Running, place: tuple[str, str, str]) -> None:
         self._place = place
         self._verdict = running.verdict
         self._auditor = auditor
         self._blob = blob
-        self._running: Running | None = running
+        self._running = running
 
     def __getattr__(self, name: str) -> Any:
         """Hand on what is not recorded: seek, tell, length, ..."""
@@ -97,16 +112,19 @@ class Blob:
     def write(self, data: Any) -> None:
         """See `apsw.Blob.write`."""
         self._ask_rules(data)
+        running, rows = self._running, 0
         was = self._auditor.enter()
         try:
+            if running is not None:
+                rows, running.rows = running.rows, 1
             self._blob.write(data)
         except BaseException as error:
             self._auditor.leave(was)
+            if running is not None and isinstance(error, (apsw.Error, TypeError, ValueError)):
+                running.rows = rows  # APSW's own: after any other, which came later, it may have written
             self._failed(error)
             raise
         self._auditor.leave(was)
-        if self._running is not None:
-            self._running.rows = 1
 
     def _ask_rules(self, data: Any) -> None:
         """Let the rules see what is to be written, with what will stand before and after it.
@@ -163,13 +181,18 @@ class Blob:
 
     def close(self, force: bool = False) -> None:  # noqa: FBT001, FBT002 - APSW's signature
         """See `apsw.Blob.close`."""
-        running, self._running = self._running, None
+        running = self._running
         if running is None or running.closed:
+            self._running = None
             self._blob.close(force)
             return
         was = self._auditor.enter()
         try:
+            self._running = None
             self._auditor.finish(running)
+        except BaseException as error:
+            self._auditor.abandon(running, error)  # if the exception came before it had begun
+            raise
         finally:
             self._auditor.leave(was)
         self._blob.close(force)

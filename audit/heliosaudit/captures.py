@@ -48,11 +48,15 @@ class Running:
         closed: Whether it has ended.
         recorded: Whether its event was written before it ran.
         undone: Whether a rollback has undone its changes before it ended.
+        followed: Whether it was followed what it did to the transaction.
+        has_failed: Whether it raised something, which may not be recorded yet.
+        settled: Whether its event was handed over, or there is none.
         depth: How many savepoints, the transaction counted, were open when it began.
         schema: Schema version before it, where it may turn out to change nothing.
         images: Row images so far.
         changed_rows: How many rows the preupdate hook saw.
         details: What else its event says.
+        event: Its event, once it is made.
         frame: What was changed within it, by a function that it called, say; see `heliosaudit.nested`.
         first_within: The id of the first event of that.
     """
@@ -66,10 +70,14 @@ class Running:
     schema: int | None = None
     recorded = False
     undone = False
+    has_failed = False
+    settled = False
+    followed = False
     depth = 0
     images: list[Any] | None = None
     changed_rows = 0
     details: dict[str, Any] | None = None
+    event: Event | None = None
     frame: Frame | None = None
     first_within = 0
 

@@ -56,13 +56,16 @@ class Commits:
 
     def on_commit(self) -> bool:
         """Refuse, as a commit hook, what would be committed without its events."""
-        if self.refuses or self.is_doomed:
+        if self.refuses or self.is_doomed or self._ledger.is_spoiled:
             return True
         if self._gate.internal == threading.get_ident():
+            self._ledger.has_landed = True
+            self._writer.has_appended = False  # or what comes next would pass for what has its event in the log
             return False
         is_known = self._expected or self._writer.has_appended or not self._writer.has_written
         if is_known and not self._ledger.transactions.has_unwritten_work:
             self._writer.has_appended = False
+            self._ledger.has_landed = True
             return False
         self.refused = True
         return True
@@ -178,8 +181,10 @@ class Commits:
         self._ledger.put_back(events)
         self._group.clear()
 
-    def lose_group(self) -> None:
-        """Note, as a rollback hook, that what was undecided while another statement was half-read was undone."""
+    def note_rollback(self) -> None:
+        """Note, as a rollback hook, that everything was undone, also what was undecided while another was half-read."""
+        self.is_doomed = False
+        self._ledger.has_landed = self._ledger.is_spoiled = False
         if self._group:
             self._put_back([])
 
@@ -193,12 +198,12 @@ class Commits:
 
     def close(self, running: Running) -> None:
         """Close a statement's holder, which commits if it is the last."""
-        holder, running.holder = running.holder, None
-        self._held.remove(running)
         was = self._gate.enter()  # virtual tables write when they are asked to commit, as FTS5 does
         try:
-            holder.close()
+            running.holder.close()
         finally:
+            running.holder = None
+            self._held.remove(running)
             self._gate.leave(was)
 
     def commit(self, running: Running, event: Event) -> None:
@@ -213,20 +218,32 @@ class Commits:
         events = [*facts, event]
         try:
             self._writer.append(events)
-        except (apsw.Error, AuditError) as error:
+        except BaseException as error:
             self._ledger.put_back(facts)
             self._undo(running)
-            raise self._not_written(event, error) from error
+            if isinstance(error, (apsw.Error, AuditError)):
+                raise self._not_written(event, error) from error
+            raise
         changes, rowid = connection.changes(), _base.last_insert_rowid(connection)
+        self._ledger.has_landed = False
         try:
             with self.allowed():
                 self.close(running)
         except BaseException as error:
+            if running.holder is not None:
+                self._undo(running)
+            elif self._ledger.has_landed or (self._held and not isinstance(error, apsw.Error)):
+                running.settled = True  # the exception came later, as KeyboardInterrupt may
+                self._group += [(self._writer.last_id, written) for written in events]
+                self._forget_group()
+                raise
             self._after_failed_commit(running, event, facts, changes)
             event.fields[9] = captures.said(error)
             self._ledger.note(event)
+            running.settled = True
             self.recorded = id(error)
             raise
+        running.settled = True
         if connection.changes() != changes:  # what virtual tables write at a commit counts, outside a statement
             self._writer.restore(changes, rowid)
         self._group += [(self._writer.last_id, written) for written in events]
@@ -271,6 +288,7 @@ class Commits:
 
         In a transaction of the application's it can't be undone alone, so that the whole can't be committed any more.
         """
+        self.end_allowance(running)
         if running.began:
             running.began, running.undone = False, True  # where it is ended once more, as by a cursor that is dropped
             self._roll_back()
@@ -309,6 +327,7 @@ class Commits:
         """
         running.began = False
         facts = self._ledger.take_facts()
+        self._ledger.has_landed = False
         self.rollbacks = 1  # SQLite tells a RELEASE that a commit hook refuses twice
         try:
             self._ledger.flush_inside()  # of what a function of the application's has changed meanwhile
@@ -317,6 +336,10 @@ class Commits:
                 self._writer.run(f"RELEASE {_DDL}", hides=False)
             self._ledger.transactions.committed()
         except BaseException as error:
+            running.settled = True
+            if self._ledger.has_landed and not self._writer.connection.in_transaction:  # it came later, as KeyboardInterrupt may
+                self._ledger.transactions.committed()
+                raise
             self._roll_back()
             self._ledger.put_back(facts)
             if isinstance(error, AuditError):

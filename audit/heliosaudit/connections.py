@@ -47,6 +47,7 @@ class Audited(Doors):
             raise AuditPolicyError(msg)
         self._check_fitness(opener)
         who, before = sessions.current().user, _base.total_changes(self)
+        changes, rowid = self.changes(), _base.last_insert_rowid(self)
         if not stores.has_log(self):
             with stores.transaction(apsw.Cursor(self)):
                 if not stores.has_log(self):
@@ -54,6 +55,7 @@ class Audited(Doors):
         recorder = None if opener is None else Recorder(opener, policy)
         auditor = Auditor(self, policy, recorder)
         auditor.writer.offset = _base.total_changes(self) - before
+        auditor.writer.restore(changes, rowid)
         auditor.trace, auditor.gate.authorizer = _base.get_exec_trace(self), self.authorizer
         self.auditor = auditor
         self._context = Context()
@@ -116,12 +118,11 @@ class Audited(Doors):
         """
         auditor = self.auditor
         if auditor is not None and not auditor.is_closed:
-            auditor.record("CLOSE", event_class="AUTH")
             auditor.close()
         try:
             _base.close(self, force)
         except BaseException as error:
-            if auditor is not None:  # it is still open, as where one of its cursors is within a call
+            if auditor is not None and self._is_open():  # as where one of its cursors is within a call
                 auditor.is_closed = False
                 auditor.record("CLOSE", event_class="AUTH", success=False, error=captures.said(error))
             raise
@@ -131,9 +132,14 @@ class Audited(Doors):
             msg = f"the connection is closed, and the last {auditor.unwritten()} events could not be written to the audit log"
             raise AuditWriteError(f"{msg}: {auditor.ledger.problem}" if auditor.ledger.problem else msg)
 
+    def _is_open(self) -> bool:
+        with contextlib.suppress(apsw.ConnectionClosedError):
+            return self.in_transaction or True
+        return False
+
     def __del__(self) -> None:
         """Close it, so that what waits is written."""
-        if self.auditor is not None and not self.auditor.is_closed:
+        if self.auditor is not None and not self.auditor.has_ended:
             with contextlib.suppress(Exception):
                 self.close(True)  # noqa: FBT003 - APSW's signature
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -117,12 +116,18 @@ class Cursor(apsw.Cursor):
                 method(self, statements, *args, **kwargs)
             except BaseException as error:
                 self.is_executing = False
+                if self.running is not None:
+                    self.running.has_failed = True
                 self._failed(error)
                 raise
             self.is_executing = False
             running = self.running
             if running is not None and (running.verdict.never_returns_rows or is_done(self)):
-                auditor.finish(running)
+                try:
+                    auditor.finish(running)
+                except BaseException as error:
+                    auditor.abandon(running, error)  # if the exception came before it had begun
+                    raise
         finally:
             if nested.executing is self:
                 nested.executing, self.outer = self.outer, None
@@ -133,12 +138,21 @@ class Cursor(apsw.Cursor):
         try:
             return method(self, *args, **kwargs)
         except BaseException as error:
+            if self.running is not None:
+                self.running.has_failed = True
             self._failed(error)
             raise
 
     def _failed(self, error: BaseException) -> None:
         """Record a failure; raise another error in its place where there is one."""
-        instead = self.auditor.failed(self, error)
+        running = self.running
+        try:
+            instead = self.auditor.failed(self, error)
+        except BaseException as other:
+            if running is not None:
+                running.followed = True
+                self.auditor.abandon(running, other)
+            raise
         if instead is not error:
             try:
                 raise_instead(instead, error)
@@ -184,6 +198,8 @@ class Cursor(apsw.Cursor):
             raise
         except BaseException as error:
             self.is_executing = False
+            if self.running is not None:
+                self.running.has_failed = True
             self._failed(error)
             raise
         finally:
@@ -215,6 +231,8 @@ class Cursor(apsw.Cursor):
                 rows.extend(iter(functools.partial(_next, self), _END))
             except BaseException as error:
                 running.rows += len(rows)
+                if self.running is not None:
+                    self.running.has_failed = True
                 self._failed(error)
                 raise
             running.rows += len(rows)
@@ -255,10 +273,25 @@ class Cursor(apsw.Cursor):
             self.auditor.leave(was)
 
     def __del__(self) -> None:
-        """End what was left half-read, as APSW does, errors and all."""
-        if self.running is not None:
-            with contextlib.suppress(Exception):
-                self.close(True)  # noqa: FBT003 - APSW's signature
+        """End what was left half-read, as APSW does, errors and all.
+
+        It is closed here in any case, while no other thread is within a call: APSW would put off freeing it until then, and the
+        connection may close first what is half-freed, which no Python class survives (APSW 3.54.1, APSWCursor_dealloc_mutex).
+        """
+        try:
+            if self.running is None and not self.auditor.gate.lock.owner:
+                _close(self, True)  # noqa: FBT003 - APSW's signature
+                return
+            was = self.auditor.enter()
+            try:
+                if self.running is not None:
+                    self.close(True)  # noqa: FBT003 - APSW's signature
+                else:
+                    _close(self, True)  # noqa: FBT003 - APSW's signature
+            finally:
+                self.auditor.leave(was)
+        except Exception:  # noqa: BLE001, S110 - nobody is there to be told
+            pass
 
     @property
     def exec_trace(self) -> Any:

@@ -62,14 +62,14 @@ class Doors(Hooked):
         for rule in () if self.auditor is None else self.auditor.gate.rules:
             refusal = rule.copy(schema, operation)
             if refusal is not None:
-                self._deny(operation, refusal.reason)
+                self._deny(operation, schema, refusal.reason)
                 raise refusal.raised("")
 
-    def _deny(self, what: str, why: str) -> AccessDeniedError:
+    def _deny(self, what: str, target: str, why: str) -> AccessDeniedError:
         """Record an attempt and return the error."""
         assert self.auditor is not None  # noqa: S101 - asked only while audited
         self.auditor.record(
-            "ACCESS DENIED", event_class="AUTH", target=what, query=what, success=False, error=f"AccessDeniedError: {why}"
+            "ACCESS DENIED", event_class="AUTH", target=target, query=what, success=False, error=f"AccessDeniedError: {why}"
         )
         self.auditor.ledger.flush_soon()
         return AccessDeniedError(why)
@@ -108,7 +108,7 @@ class Doors(Hooked):
             return False
         refusal = self.auditor.gate.refusal_of_blob(schema or "main", table, column, writes=False)
         if refusal is not None:
-            self._deny("METADATA", refusal.reason)
+            self._deny("METADATA", table, refusal.reason)
         return refusal is not None
 
     def read(self, schema: str, which: int, offset: int, amount: int) -> tuple[bool, bytes]:
@@ -138,7 +138,7 @@ class Doors(Hooked):
         if auditor is None:
             return _base.blob_open(self, database, table, column, rowid, writeable)
         if writeable and is_reserved(table):
-            raise self._deny("blob_open", f"{table} belongs to the audit log, which is append-only")
+            raise self._deny("blob_open", table, f"{table} belongs to the audit log, which is append-only")
         return open_blob(auditor, database, table, column, rowid, writeable=writeable)
 
     blobopen = blob_open
@@ -146,7 +146,7 @@ class Doors(Hooked):
     def backup(self, databasename: str, sourceconnection: Any, sourcedatabasename: str) -> apsw.Backup:
         """See `apsw.Connection.backup`: this connection is the destination."""
         if self.auditor is not None and databasename.lower() == "main":
-            raise self._deny("backup", "a backup onto an audited database would replace its audit log")
+            raise self._deny("backup", databasename, "a backup onto an audited database would replace its audit log")
         if isinstance(sourceconnection, Doors) and sourceconnection.auditor is not None:
             sourceconnection.ask_copy(sourcedatabasename, "BACKUP")
             sourceconnection.auditor.record("BACKUP", target=sourcedatabasename)
@@ -169,7 +169,7 @@ class Doors(Hooked):
     def deserialize(self, name: str, contents: Any) -> None:
         """See `apsw.Connection.deserialize`."""
         if self.auditor is not None and name.lower() == "main":
-            raise self._deny("deserialize", "deserialize onto an audited database would replace its audit log")
+            raise self._deny("deserialize", name, "deserialize onto an audited database would replace its audit log")
         self._recorded("DESERIALIZE", lambda: _base.deserialize(self, name, contents), target=name)
 
     def config(self, op: int, *args: Any) -> Any:
@@ -177,7 +177,7 @@ class Doors(Hooked):
         if not args or not isinstance(args[0], int) or args[0] < 0:  # it only asks, or APSW will refuse it
             return _base.config(self, op, *args)
         if self.auditor is not None and op in _DENIED_CONFIGS and args[0] > 0:
-            raise self._deny(_DENIED_CONFIGS[op], f"{_DENIED_CONFIGS[op]} would let the audit log be erased")
+            raise self._deny(_DENIED_CONFIGS[op], _DENIED_CONFIGS[op], f"{_DENIED_CONFIGS[op]} would let the audit log be erased")
         target = str(apsw.mapping_db_config.get(op, op))
         return self._recorded(
             "CONFIG", lambda: _base.config(self, op, *args), target=target, query=f"config({op}, {int(args[0])})"
@@ -197,7 +197,7 @@ class Doors(Hooked):
             AccessDeniedError: It tries to.
         """
         if self.auditor is not None and name == "->>":
-            raise self._deny("create_function", "a function named ->> would change what the audit log's columns show")
+            raise self._deny("create_function", name, "a function named ->> would change what the audit log's columns show")
 
     def create_scalar_function(self, name: str, *args: Any, **kwargs: Any) -> None:
         """See `apsw.Connection.create_scalar_function`."""
@@ -251,5 +251,5 @@ class Doors(Hooked):
             if same:
                 self.auditor.writer.run(f'DETACH "{name.replace(chr(34), chr(34) * 2)}"')  # type: ignore[union-attr]
                 raise self._deny(
-                    "ATTACH", "the audited database is attached a second time, where it could be written past the audit"
+                    "ATTACH", name, "the audited database is attached a second time, where it could be written past the audit"
                 )

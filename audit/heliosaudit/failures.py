@@ -15,13 +15,13 @@ from heliosaudit.gates import BY_APPLICATION
 from heliosaudit.literals import Template, without_literals, without_secrets
 from heliosaudit.policies import Policy
 from heliosaudit.rules import Refusal
-from heliosaudit.statements import Action, Verdict, judge
+from heliosaudit.statements import Action, Verdict, judge, object_of
 
 if TYPE_CHECKING:
     from heliosaudit.auditors import Auditor
     from heliosaudit.cursors import Cursor
 
-__all__ = ["failed", "foreign_cursor", "record_failure", "record_stray"]
+__all__ = ["abandon", "failed", "foreign_cursor", "record_failure", "record_stray"]
 
 _base = apsw.Connection
 _FAIL = re.compile(r"\bOR\s+FAIL\b", re.IGNORECASE)
@@ -55,9 +55,10 @@ def failed(auditor: Auditor, cursor: Cursor, error: BaseException) -> BaseExcept
     """Record a statement that failed; returns what is to be raised."""
     if isinstance(error, apsw.ExecTraceAbort) and cursor.running is None:
         return error  # the application's own tracer did not let it run, as APSW's query_info does: it is no statement
-    refusal = auditor.gate.take_denial()
+    refusal, denied = auditor.gate.take_denied()
     running, cursor.running = cursor.running, None
     if running is not None and _failed_later(running, cursor, error, refusal):
+        running.has_failed = False
         try:
             auditor.finish(running)
         except BaseException as earlier:  # noqa: BLE001 - the statement before the one that failed could not commit
@@ -74,7 +75,8 @@ def failed(auditor: Auditor, cursor: Cursor, error: BaseException) -> BaseExcept
         if unprepared is not None and unprepared != refusal:
             refusal, instead = unprepared, unprepared.raised(str(cursor.text))
             instead.__cause__ = None  # SQLite's error quotes the SQL
-        running = _not_run(auditor, cursor, actions, error, hides_values=refusal is not None and refusal.hides_values)
+        hides_values = refusal is not None and refusal.hides_values
+        running = _not_run(auditor, cursor, actions, error, denied, hides_values=hides_values)
     if refusal not in (None, BY_APPLICATION) and isinstance(error, apsw.AuthError) and not isinstance(error, AccessDeniedError):
         instead = refusal.raised(str(cursor.text))
     auditor.let_commits_end(running)
@@ -87,20 +89,48 @@ def failed(auditor: Auditor, cursor: Cursor, error: BaseException) -> BaseExcept
     return auditor.gate.told(instead, str(cursor.text), refusal, ran=ran) if auditor.gate.rules else instead
 
 
+def abandon(auditor: Auditor, running: Running, error: BaseException) -> None:
+    """Undo a statement whose event could not be made or kept, as where KeyboardInterrupt came, and record that.
+
+    Once: where the exception comes on its way out past those who call this, too, they do it again.
+    """
+    if running.settled:
+        return
+    running.settled = running.closed = True
+    verdict, commits = running.verdict, auditor.commits
+    cursor = running.cursor() if running.cursor is not None else None
+    if cursor is not None:
+        cursor.running = None
+    auditor.let_commits_end(running)
+    commits.abandon(running)
+    if verdict.event_class == "TRANSACTION":
+        auditor.follow(running)
+    auditor.ledger.check()
+    if not verdict.is_logged or running.recorded or auditor.ledger.keeps(running.event) or id(error) == commits.recorded:
+        return
+    event = captures.event_for(running, auditor.policy, success=False, error=captures.said(error), affected=0)
+    if event is not None:
+        event.fields[15] = verdict.is_work and auditor.connection.in_transaction
+        auditor.ledger.note(event)
+        commits.recorded = id(error)
+
+
 def foreign_cursor(auditor: Auditor, sql: str) -> AuditPolicyError:
     """Record that a cursor was used that is not audited; returns what is to be raised."""
     problem = AuditPolicyError("apsw.Cursor(connection) would pass the audit by: use connection.cursor()")
-    auditor.gate.take_actions()
+    target = judge(sql, auditor.gate.take_actions() or [], auditor.policy).target
     said = f"AuditPolicyError: {problem}"
-    auditor.record("ACCESS DENIED", event_class="AUTH", query=without_literals(sql), success=False, error=said)
+    auditor.record("ACCESS DENIED", event_class="AUTH", target=target, query=without_literals(sql), success=False, error=said)
     return problem
 
 
 def record_stray(auditor: Auditor) -> None:
     """Record a denial of something that was prepared by none of our cursors, before another is made."""
-    refusal = auditor.gate.take_denial()
+    refusal, denied = auditor.gate.take_denied()
     if refusal is not None:
-        auditor.record("ACCESS DENIED", event_class="AUTH", success=False, error=f"AccessDeniedError: {refusal.reason}")
+        target, _ = object_of(denied)
+        error = f"AccessDeniedError: {refusal.reason}"
+        auditor.record("ACCESS DENIED", event_class="AUTH", target=target, success=False, error=error)
 
 
 def _failed_later(running: Running, cursor: Cursor, error: BaseException, refusal: Refusal | None) -> bool:
@@ -120,22 +150,25 @@ def _failed_later(running: Running, cursor: Cursor, error: BaseException, refusa
     return True
 
 
-def _not_run(auditor: Auditor, cursor: Cursor, actions: list[Action], error: BaseException, *, hides_values: bool) -> Running:
-    """Make what stands for SQL that could not even be prepared."""
+def _not_run(  # noqa: PLR0913 - what is known of it
+    auditor: Auditor, cursor: Cursor, actions: list[Action], error: BaseException, denied: Action | None, *, hides_values: bool
+) -> Running:
+    """Make what stands for SQL that could not even be prepared; ``denied`` is what SQLite asked about then."""
     policy = auditor.policy
     text = str(cursor.text)
     hides_values = hides_values or bool(policy.redacted_columns)  # which it names is not known
-    verdict = judge(text, actions, policy)
+    verdict = judge(text, actions if denied is None else [*actions, denied], policy)
+    target, database = object_of(denied)
     event_class = verdict.event_class or "ADMIN"
     if isinstance(error, apsw.AuthError):
         event_class = "AUTH"
-    elif not actions:
+    elif not actions and denied is None:
         event_class = _CLASSES.get(verdict.operation, "ADMIN")
     verdict = Verdict(
         event_class,
         verdict.operation or "STATEMENT",
-        verdict.target,
-        verdict.database,
+        target or verdict.target,
+        database if target else verdict.database,
         verdict.reads,
         verdict.writes,
         template=Template(_LONG_NUMBERS.sub("?", without_literals(text)) if hides_values else text, policy.max_query_length),
@@ -200,11 +233,14 @@ def record_failure(
     else:
         commits.drop(running)
     auditor.ledger.check()
+    running.event = event
     if event is None:
+        running.settled = True
         return
     if event.is_work and connection.in_transaction:
         auditor.nested.add_work(running, event)
     else:
         auditor.ledger.note(event)
+        running.settled = True
         auditor.ledger.flush_soon()
         auditor.ledger.look()

@@ -12,10 +12,10 @@ import apsw
 from heliosaudit import guards
 from heliosaudit.rules import Refusal, Rule
 from heliosaudit.statements import Action, Verdict
+from heliosaudit.turns import Turn
 
 __all__ = ["BY_APPLICATION", "Gate"]
 
-_PATIENCE = 5  # seconds
 BY_APPLICATION = Refusal("denied by the application's authorizer")
 
 
@@ -31,6 +31,8 @@ class Gate:
         authorizer: The application's own.
         rules: Rules of the layer above, beside the log's own guard.
         lock: Held by the thread that is within an audited call, or keeps others from beginning one.
+        enter: See `heliosaudit.turns.Turn.enter`.
+        leave: See `heliosaudit.turns.Turn.leave`.
         internal: The thread that runs statements of the log; 0: none.
         asking: The thread that prepares a statement of the application's once more, to be told of it; 0: none.
     """
@@ -38,48 +40,14 @@ class Gate:
     def __init__(self) -> None:
         self.authorizer: Any = None
         self.rules: tuple[Rule, ...] = ()
-        self.lock = threading.RLock()
+        self.lock = Turn()
+        self.enter, self.leave = self.lock.enter, self.lock.leave
         self.internal = 0
         self.asking = 0
         self._vacuuming = 0
         self._applying = 0
-        self._inside: set[int] = set()
         self._actions: dict[int, list[Action]] = {}
-        self._denials: dict[int, Refusal] = {}
-
-    def enter(self) -> bool:
-        """Note that this thread is within an audited call; returns whether it was before.
-
-        A statement and its event are several calls of SQLite, so other threads wait for them all: APSW alone would refuse
-        whichever comes second.
-
-        Raises:
-            apsw.ThreadingViolationError: Another thread is within one, and stays there.
-        """
-        thread = threading.get_ident()
-        if thread in self._inside:
-            return True
-        if not self.lock.acquire(blocking=False) and not self.lock.acquire(timeout=_PATIENCE):
-            msg = f"another thread has used this audited connection for {_PATIENCE} seconds: give each thread its own"
-            raise apsw.ThreadingViolationError(msg)
-        self._inside.add(thread)
-        return False
-
-    def leave(self, was: bool) -> None:  # noqa: FBT001 - what enter() returned
-        """Note the end of an audited call."""
-        if not was:
-            self._inside.discard(threading.get_ident())
-            self.lock.release()
-
-    @contextmanager
-    def closed(self) -> Iterator[bool]:
-        """Keep the connection from beginning anything; yields whether nobody was inside."""
-        is_unused = self.lock.acquire(blocking=False)
-        try:
-            yield is_unused
-        finally:
-            if is_unused:
-                self.lock.release()
+        self._denials: dict[int, tuple[Refusal, Action | None]] = {}
 
     def is_internal(self) -> bool:
         """Tell whether this thread runs a statement of the log's."""
@@ -95,16 +63,16 @@ class Gate:
         answer: int = apsw.SQLITE_OK
         action = (code, first, second, schema, source)
         reason = None if self._applying == thread and code == apsw.SQLITE_SAVEPOINT else guards.denial(action)
-        if reason is None and code in guards.WRITES and thread not in self._inside:
+        if reason is None and code in guards.WRITES and not self.lock.is_mine:
             reason = f"{first} would be written past the audit"
         refusal = self._refusal_of_action(action) if reason is None else Refusal(reason)
         if refusal is not None:
-            self._denials[thread] = refusal
+            self._denials[thread] = refusal, action
             return apsw.SQLITE_DENY
         if self.authorizer is not None and self.asking != thread:
             verdict: int = self.authorizer(code, first, second, schema, source)
             if verdict not in (apsw.SQLITE_OK, apsw.SQLITE_IGNORE):
-                self._denials[thread] = BY_APPLICATION
+                self._denials[thread] = BY_APPLICATION, action
                 return verdict
             answer = verdict
         self._actions.setdefault(thread, []).append(action)
@@ -130,7 +98,7 @@ class Gate:
 
     def deny(self, refusal: Refusal) -> None:
         """Note a denial that was not the authorizer's."""
-        self._denials[threading.get_ident()] = refusal
+        self._denials[threading.get_ident()] = refusal, None
 
     def refusal_of(self, sql: str, bindings: Any, verdict: Verdict) -> Refusal | None:
         """Ask the rules about a statement that is to run."""
@@ -172,4 +140,8 @@ class Gate:
 
     def take_denial(self) -> Refusal | None:
         """Return why something was denied on this thread, and forget it."""
-        return self._denials.pop(threading.get_ident(), None) if self._denials else None
+        return self.take_denied()[0]
+
+    def take_denied(self) -> tuple[Refusal | None, Action | None]:
+        """Return why something was denied on this thread, and what SQLite asked about, and forget it."""
+        return self._denials.pop(threading.get_ident(), (None, None)) if self._denials else (None, None)

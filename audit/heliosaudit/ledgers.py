@@ -31,6 +31,8 @@ class Ledger:
 
     Attributes:
         transactions: What becomes of them.
+        has_landed: Whether the transaction that SQLite ended last was committed; set by hooks.
+        is_spoiled: Whether an exception came while events were written in the open transaction, which can't be committed then.
         problem: Why the events that wait could not be written when that was last tried.
         was_idle: Whether the connection had no transaction open when its last statement ended, and none has begun since.
     """
@@ -43,6 +45,8 @@ class Ledger:
         self._lock = threading.Lock()  # of the facts, which the recorder's thread takes, too; no other is taken under it
         self.transactions = Transactions(policy.max_transaction_events)
         self.was_idle = True
+        self.has_landed = False
+        self.is_spoiled = False
         self.problem = ""
 
     def look(self) -> None:
@@ -75,12 +79,25 @@ class Ledger:
         if self.transactions.add_work(event) >= _CHUNK and self._writer.is_writing:
             self.flush_inside()
 
+    def keeps(self, event: Event | None) -> bool:
+        """Tell whether an event is kept here, to be written or until its transaction is decided."""
+        transactions = self.transactions
+        kept = [transactions.facts, *(frame.pending for frame in transactions.frames)]
+        kept += [frame.undecided for frame in transactions.frames]
+        return any(other is event for events in kept for other in events)
+
     def take_facts(self) -> list[Event]:
         """Return the facts that wait, to be written now."""
         facts = self.transactions.facts
-        with self._lock:
-            events = [*facts]
-            facts.clear()
+        events: list[Event] = []
+        try:
+            with self._lock:
+                events = [*facts]
+                facts.clear()
+        except BaseException:  # KeyboardInterrupt: nobody has them now
+            if events and (not facts or facts[0] is not events[0]):
+                facts.extendleft(reversed(events))
+            raise
         return events
 
     def put_back(self, events: list[Event]) -> None:
@@ -102,8 +119,11 @@ class Ledger:
         events = transactions.take()
         try:
             self._writer.append(events)
-        except (apsw.Error, AuditError) as error:
+        except BaseException as error:
             transactions.returned(events)
+            if not isinstance(error, (apsw.Error, AuditError)):  # how many are in the log is not known
+                self.is_spoiled = True
+                raise
             msg = f"the audit log can't be written, so the transaction can't be committed: {captures.said(error)}"
             raise AuditWriteError(msg) from error
         transactions.written(events)
@@ -122,8 +142,11 @@ class Ledger:
             events = transactions.take()
             try:
                 writer.append(events)
-            except (apsw.Error, AuditError):
+            except BaseException as error:
                 transactions.returned(events)
+                if not isinstance(error, (apsw.Error, AuditError)):
+                    self.is_spoiled = True
+                    raise
                 return False
             transactions.written(events)
             return True
@@ -148,7 +171,7 @@ class Ledger:
 
     def flush_while_idle(self) -> None:
         """Write facts from the recorder's thread, unless the connection does anything."""
-        with self._gate.closed() as is_unused:
+        with self._gate.lock.closed() as is_unused:
             # not asked of the connection, which is not this thread's: APSW would refuse whoever comes second
             if is_unused and self.was_idle and self._recorder is not None:
                 self._recorder.write(self)
@@ -156,11 +179,15 @@ class Ledger:
     def _flush_between(self) -> bool:
         """Write facts in a transaction of their own on the application's connection."""
         events, writer = self.take_facts(), self._writer
+        self.has_landed = False
         try:
             with writer.in_transaction():
                 writer.append(events)
-        except (apsw.Error, AuditError) as error:
-            self.put_back(events)
+        except BaseException as error:
+            if not self.has_landed:
+                self.put_back(events)
+            if not isinstance(error, (apsw.Error, AuditError)):
+                raise
             self.problem = captures.said(error)
             return False
         return True
@@ -201,7 +228,10 @@ class Ledger:
     def check(self) -> None:
         """Notice a transaction that SQLite rolled back by itself: OR ROLLBACK, a full disk, an interrupt."""
         if self.transactions.frames and not self._writer.connection.in_transaction:
-            self.lost()
+            if self.has_landed:  # an exception came just after a COMMIT
+                self.transactions.committed()
+            else:
+                self.lost()
 
     def _summarise(self, summaries: list[Summary]) -> None:
         session = sessions.current()

@@ -6,6 +6,7 @@ is idle. It never waits for a lock, but at the very end: what can't be written n
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
@@ -52,8 +53,9 @@ class Recorder:
         self._lock = threading.RLock()
         self._ledger: weakref.ref[Ledger] | None = None
         self._thread: threading.Thread | None = None
-        self._wake = threading.Event()
-        self._closed = False
+        self._wake = threading.Lock()  # which no exception can leave half-taken, as it can an event's
+        self._wake.acquire()
+        self._closed = self._ended = False
         self._patience = 0  # milliseconds
         self._process = os.getpid()
 
@@ -99,22 +101,28 @@ class Recorder:
             events = ledger.take_facts()
             if not events and prepare is None:
                 return True
-            connection = None
+            connection, has_begun = None, False
             try:
                 store = self._open()
                 connection = self._connection
                 assert connection is not None  # noqa: S101 - _open has made it
                 connection.execute("BEGIN IMMEDIATE")
+                has_begun = True
                 others = [] if prepare is None else prepare(self._cursor)
                 if events or others:
                     store.append(self._cursor, [*others, *events])
                 if finish is not None:
                     finish(self._cursor)
                 connection.execute("COMMIT")
-            except (apsw.Error, AuditError) as error:
-                if connection is not None and connection.in_transaction:
+            except BaseException as error:
+                is_open = connection is not None and connection.in_transaction
+                if connection is not None and is_open:
                     connection.execute("ROLLBACK")
-                ledger.put_back(events)
+                is_failure = isinstance(error, (apsw.Error, AuditError))
+                if is_failure or is_open or not has_begun:  # else it was committed, and KeyboardInterrupt came just after
+                    ledger.put_back(events)
+                if not is_failure:
+                    raise
                 ledger.problem = captures.said(error)
                 return False
             return True
@@ -138,7 +146,7 @@ class Recorder:
             self._thread.start()
 
     def _work(self) -> None:
-        while not self._wake.wait(self._interval):
+        while not self._wake.acquire(timeout=self._interval):
             ledger = self._ledger() if self._ledger is not None else None
             if ledger is None:
                 return
@@ -149,16 +157,17 @@ class Recorder:
     def release(self) -> None:
         """Close the connection, for SQLite wants the database for one connection alone; it is opened again when needed."""
         with self._lock:
-            if self._connection is not None and self._process == os.getpid():
-                self._connection.close()
-            self._connection = self._store = None
+            connection, self._connection, self._store = self._connection, None, None
+            if connection is not None and self._process == os.getpid():
+                connection.close()
 
     def end(self, ledger: Ledger) -> None:
         """End with the connection that it serves."""
-        if self._closed:
+        if self._ended:
             return
         self._closed = True
-        self._wake.set()
+        with contextlib.suppress(RuntimeError):  # it was, when this was interrupted before
+            self._wake.release()
         thread = self._thread
         if thread is not None and thread is not threading.current_thread() and self._process == os.getpid():
             thread.join()
@@ -168,3 +177,4 @@ class Recorder:
             self._patience = _PATIENCE
             self.write(ledger, self._leave, self._presence.settle)
             self.release()
+        self._ended = True

@@ -17,7 +17,7 @@ from heliosaudit.literals import Template, literal, without_literals
 from heliosaudit.policies import Policy
 from heliosaudit.schemas import is_reserved
 
-__all__ = ["Action", "Verdict", "is_wanted", "judge", "judge_blob"]
+__all__ = ["Action", "Verdict", "is_change", "is_wanted", "judge", "judge_blob", "object_of"]
 
 Action = tuple[int, "str | None", "str | None", "str | None", "str | None"]
 
@@ -142,6 +142,25 @@ def judge(sql: str, actions: Sequence[Action], policy: Policy) -> Verdict:
         shows_values=not redacted and policy.capture_parameters != "none",
         never_returns_rows=event_class in ("DDL", "TRANSACTION") or (event_class == "DML" and "returning" not in sql.lower()),
     )
+
+
+def is_change(action: Action) -> bool:
+    """Tell whether SQLite asks about a change of rows or of the schema."""
+    return action[0] in _DDL or action[0] in _DML
+
+
+def object_of(action: Action | None) -> tuple[str, str | None]:
+    """Return the object that SQLite asks about and its schema, "" if it asks about none that has a name."""
+    if action is None:
+        return "", None
+    code, first, second, database, _ = action
+    if code == apsw.SQLITE_ALTER_TABLE:
+        return second or "", first
+    if code in (apsw.SQLITE_FUNCTION, apsw.SQLITE_SAVEPOINT):
+        return second or "", None
+    if code in _ADMIN:
+        return (first or "").lower() if code == apsw.SQLITE_PRAGMA else _without_options(first), database
+    return ("", None) if code == apsw.SQLITE_TRANSACTION else (first or "", database)
 
 
 def judge_blob(  # noqa: PLR0913 - APSW's parameters

@@ -37,8 +37,7 @@ class Unfinished:
 
         SQLite commits nothing before they end; what it commits then is of statements whose own events are written.
         """
-        self._commits.is_doomed = False
-        self._commits.lose_group()
+        self._commits.note_rollback()
         for running in self._open:
             if not running.closed:
                 running.undone = True

@@ -13,7 +13,7 @@ from heliosaudit.gates import Gate
 from heliosaudit.policies import Policy
 from heliosaudit.private import refuse
 from heliosaudit.schemas import is_reserved
-from heliosaudit.statements import Action, Verdict, judge
+from heliosaudit.statements import Action, Verdict, is_change, judge
 from heliosaudit.writers import Writer
 
 if TYPE_CHECKING:
@@ -70,12 +70,21 @@ class Verdicts:
         return verdict
 
     def judge_again(self, running: Running) -> None:
-        """Judge a statement anew that SQLite may have prepared again when it ran, because the schema had changed."""
-        if not self._gate.take_actions() or running.cursor is None or running.verdict.event_class not in ("DML", "SELECT"):
+        """Judge a statement anew that SQLite may have prepared again when it ran, because the schema had changed.
+
+        A query asks for no change itself: what it is asked for then is that of a function, as of an extension, that runs SQL past
+        all cursors. The query's event is that of the change.
+        """
+        asked = self._gate.take_actions()
+        if not asked or running.cursor is None or running.verdict.event_class not in ("DML", "SELECT"):
             return
         actions = self._ask(running.sql, running.bindings)
-        if actions and running.verdict.operation != "EXPLAIN":
-            running.verdict = self._kept[running.sql] = judge(running.sql, actions, self._policy)
+        if not actions or running.verdict.operation == "EXPLAIN":
+            return
+        verdict = judge(running.sql, actions, self._policy)
+        self._kept[running.sql] = verdict
+        within = [action for action in asked if is_change(action)] if verdict.event_class == "SELECT" else []
+        running.verdict = judge(running.sql, [*actions, *within], self._policy) if within else verdict
 
     def _ask(self, sql: str, bindings: Any) -> list[Action]:
         """Prepare a statement once more, to be asked about it."""

@@ -64,14 +64,15 @@ class Writer:
     def privately(self, *, hides: bool = True) -> Iterator[None]:
         """Let this thread run statements of the log; ``hides`` them from the application's hooks."""
         gate = self._gate
-        with gate.lock:
-            was, gate.internal = gate.internal, threading.get_ident()
-            self.hiding += hides
-            try:
-                yield
-            finally:
-                self.hiding -= hides
-                gate.internal = was
+        had_turn = gate.enter()
+        was, gate.internal = gate.internal, threading.get_ident()
+        self.hiding += hides
+        try:
+            yield
+        finally:
+            self.hiding -= hides
+            gate.internal = was
+            gate.leave(had_turn)
 
     def run(self, sql: str, bindings: tuple[Any, ...] = (), *, hides: bool = True) -> list[tuple[Any, ...]]:
         """Run a statement of the log, and return its rows."""

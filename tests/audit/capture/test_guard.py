@@ -70,6 +70,36 @@ def test_sql_against_the_log_is_denied_and_recorded(connection: AuditedConnectio
     assert connection.execute("SELECT * FROM t").fetchall() == [(1, 1)]
 
 
+@pytest.mark.parametrize(
+    ("sql", "target"),
+    [
+        (SQL["delete"], "__audit_log"),
+        (SQL["delete in other case"], "__audit_log"),
+        (SQL["replace"], "__audit_log"),
+        (SQL["drop values"], "__audit_values"),
+        (SQL["add column"], "__audit_log"),
+        (SQL["trigger on it"], "mine"),
+        (SQL["a table of its names"], "__audit_more"),
+        (SQL["a table renamed to its names"], "t"),
+        (SQL["writable_schema otherwise"], "writable_schema"),
+        ("SELECT t.x, hidden.x FROM t, hidden", "hidden"),
+        ("SELECT forbidden(x) FROM t", "forbidden"),
+        ("DELETE FROM t; DELETE FROM hidden", "hidden"),
+    ],
+)
+def test_a_denial_names_what_was_asked_for(connection: AuditedConnection, sql: str, target: str) -> None:
+    connection.execute("CREATE TABLE hidden(x)")
+    connection.create_scalar_function("forbidden", lambda _: 1)
+    connection.authorizer = lambda _code, first, second, *_: (
+        apsw.SQLITE_DENY if first == "hidden" or second == "forbidden" else apsw.SQLITE_OK
+    )
+    with pytest.raises((apsw.AuthError, apsw.SQLError)):
+        connection.execute(sql).fetchall()
+    connection.auditor.flush()
+    with closing(apsw.Connection(connection.db_filename("main"))) as other:
+        assert other.execute("SELECT target FROM __audit_log WHERE operation = 'ACCESS DENIED'").fetchall() == [(target,)]
+
+
 def test_a_trigger_that_writes_the_log_is_denied_where_it_fires(connection: AuditedConnection) -> None:
     connection.execute("CREATE TRIGGER mine AFTER DELETE ON t BEGIN DELETE FROM __audit_log; END")
     with pytest.raises(heliosaudit.AccessDeniedError):
@@ -172,12 +202,17 @@ def test_doors_past_sql_are_denied_and_recorded(connection: AuditedConnection, d
     after = log_of(connection)
     assert after[: len(before)] == before
     assert after[-1][2:4] == ("ACCESS DENIED", 0)
+    target = connection.execute("SELECT target FROM __audit_log WHERE operation = 'ACCESS DENIED'").get
+    assert target in ("__audit_log", "main", "SQLITE_DBCONFIG_RESET_DATABASE", "SQLITE_DBCONFIG_WRITABLE_SCHEMA")
 
 
-def test_what_would_be_committed_without_its_event_is_rolled_back(connection: AuditedConnection) -> None:
-    """A function of the application's that gets at SQLite some other way stands for all that was not thought of."""
-    connection.auditor.policy  # noqa: B018 - audited
-    connection.execute("SELECT 1").fetchall()
+@pytest.mark.parametrize("before", ["SELECT 1", "CREATE TABLE later(x)", "INSERT INTO t VALUES(5, 5)", "BEGIN; COMMIT"])
+def test_what_would_be_committed_without_its_event_is_rolled_back(connection: AuditedConnection, before: str) -> None:
+    """A function of the application's that gets at SQLite some other way stands for all that was not thought of.
+
+    After DDL the first such commit once passed.
+    """
+    connection.execute(before).fetchall()
 
     def sneak() -> int:
         cursor = apsw.Cursor(connection)
@@ -190,6 +225,33 @@ def test_what_would_be_committed_without_its_event_is_rolled_back(connection: Au
         connection.execute("SELECT sneak()").fetchall()
     with closing(apsw.Connection(connection.db_filename("main"))) as other:
         assert other.execute("SELECT count(*) FROM t WHERE i = 77").get == 0
+
+
+@pytest.mark.parametrize(("end", "rolled_back"), [("COMMIT", 0), ("ROLLBACK", 1)])
+@pytest.mark.parametrize(
+    ("sql", "operation", "target"), [("INSERT INTO t VALUES(77, 77)", "INSERT", "t"), ("CREATE TABLE n(x)", "CREATE TABLE", "n")]
+)
+def test_what_a_function_changes_past_all_cursors_in_a_transaction_is_its_querys_event(
+    connection: AuditedConnection, sql: str, operation: str, target: str, end: str, rolled_back: int
+) -> None:
+    """As functions of extensions do that run SQL (eval, SpatiaLite's)."""
+
+    def sneak() -> int:
+        cursor = apsw.Cursor(connection)
+        cursor.exec_trace = lambda *_: True
+        cursor.execute(sql, can_cache=False)
+        return 1
+
+    connection.create_scalar_function("sneak", sneak, 0)
+    connection.execute("BEGIN")
+    connection.execute("SELECT sneak()").fetchall()
+    connection.execute(end)
+    connection.auditor.flush()
+    with closing(apsw.Connection(connection.db_filename("main"))) as other:
+        found = other.execute(
+            "SELECT operation, target, success, rolled_back FROM __audit_log WHERE query = 'SELECT sneak()'"
+        ).fetchall()
+    assert found == [(operation, target, 1, rolled_back)]
 
 
 def test_the_hook_that_guards_commits_stays(connection: AuditedConnection) -> None:

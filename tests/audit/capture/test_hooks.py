@@ -159,6 +159,14 @@ def test_what_the_applications_authorizer_denies_is_recorded(both: tuple[apsw.Co
     assert "denied by the application's authorizer" in error
 
 
+def test_a_connection_that_was_just_opened_says_that_nothing_was_changed(both: tuple[apsw.Connection, apsw.Connection]) -> None:
+    """It once told of the row that is in the log's own temporary table."""
+    plain, audited = both
+    for connection in (plain, audited):
+        assert (connection.changes(), connection.total_changes(), connection.last_insert_rowid()) == (0, 0, 0)
+        assert connection.execute("SELECT changes(), total_changes(), last_insert_rowid()").fetchall() == [(0, 0, 0)]
+
+
 def test_hooks_that_refuse_and_interrupt_do_not_stop_the_log(both: tuple[apsw.Connection, apsw.Connection]) -> None:
     _, audited = both
     audited.execute("CREATE TABLE t(x)")

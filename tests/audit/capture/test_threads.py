@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import subprocess
+import sys
 import threading
 import weakref
 from contextlib import closing, suppress
@@ -13,7 +15,7 @@ import apsw
 import pytest
 
 import heliosaudit
-from heliosaudit import gates
+from heliosaudit import turns
 from heliosaudit.verifications import verify
 
 
@@ -50,7 +52,7 @@ def test_threads_that_share_a_connection_wait_for_each_other_and_lose_no_event(t
 
 
 def test_a_thread_that_stays_within_a_call_is_not_waited_for_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gates, "_PATIENCE", 0.1)
+    monkeypatch.setattr(turns, "_PATIENCE", 0.1)
     inside, done = threading.Event(), threading.Event()
     with closing(heliosaudit.connect(tmp_path / "db", heliosaudit.Policy())) as connection:
 
@@ -101,3 +103,34 @@ def test_an_error_keeps_no_cursor_alive(tmp_path: Path) -> None:
         finally:
             gc.enable()
         connection.set_commit_hook(None)
+
+
+_TASKS = """
+import asyncio, sys
+import heliosaudit
+
+async def work(connection, number):
+    with heliosaudit.session(user=f"user {number}"):
+        await asyncio.sleep(0)
+        connection.execute("INSERT INTO t VALUES(?)", (f"user {number}",))
+        await asyncio.to_thread(connection.execute, "INSERT INTO t VALUES(?)", (f"user {number}",))
+
+async def main():
+    for run in range(5):
+        connection = heliosaudit.connect(f"{sys.argv[1]}-{run}", heliosaudit.Policy(capture_parameters="expanded"))
+        connection.execute("PRAGMA synchronous = OFF; CREATE TABLE t(x)").fetchall()
+        await asyncio.gather(*(work(connection, number) for number in range(20)))
+        connection.close()
+
+asyncio.run(main())
+"""
+
+
+def test_cursors_are_dropped_while_another_thread_is_within_a_call(tmp_path: Path) -> None:
+    """APSW then puts off freeing them, and `close()` of the connection once met what was half-freed: a segmentation fault."""
+    subprocess.run([sys.executable, "-X", "faulthandler", "-c", _TASKS, str(tmp_path / "db")], check=True, timeout=60)
+    for run in range(5):
+        with closing(apsw.Connection(str(tmp_path / f"db-{run}"))) as other:
+            found = other.execute("SELECT user, query FROM __audit_log WHERE operation = 'INSERT'").fetchall()
+            assert len(found) == 40
+            assert all(str(user) in str(query) for user, query in found)
