@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import apsw
 
 from heliosvfs import btrees
-from heliosvfs.errors import DiskFullError, HeliosError
+from heliosvfs.errors import DiskFullError, HeliosError, UsageError
 from heliosvfs.keyring import Key
 from heliosvfs.opening import connect, open_untouched
 from heliosvfs.vfs import PageView, files_of, view_of
@@ -44,7 +44,7 @@ class BadPage:
     harmless: str = ""
 
 
-_OF_THE_MOMENT = (DiskFullError, apsw.FullError, apsw.BusyError, apsw.NoMemError, apsw.InterruptError)
+_OF_THE_MOMENT = (UsageError, DiskFullError, apsw.FullError, apsw.BusyError, apsw.NoMemError, apsw.InterruptError)
 _ONE_COPY = "one copy of the superblock is damaged or older than the other, which is in force: the next write makes both equal"
 
 
@@ -111,7 +111,7 @@ def check(
     Raises:
         KeyUnavailableError, WrongKeyError, FormatError, UsageError: It can't be opened at all.
         TamperedError: The superblock is damaged or was altered: without it no page can be opened.
-        DiskFullError, apsw.BusyError: integrity_check could not run now; that says nothing about the database.
+        UsageError, DiskFullError, apsw.BusyError: integrity_check could not run now: nothing is known of the database.
     """
     with open_pages(path, key=key, vfs=vfs) as view:
         bad = _bad_pages(view, progress)

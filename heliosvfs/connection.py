@@ -223,6 +223,9 @@ class Connection(apsw.Connection):
 
     def _immediately(self, action: Callable[[], None], schema: str) -> None:
         """Run ``action`` in a write transaction, which rolls a hot journal back first and keeps other changes out."""
+        if self.readonly(schema):
+            msg = f"{self.db_filename(schema)} was opened for reading only, or may not be written: its keys can't be changed"
+            raise UsageError(msg)
         if self.txn_state(schema) == apsw.SQLITE_TXN_WRITE:
             action()
             return

@@ -23,7 +23,7 @@ from heliosvfs.errors import FormatError, HeliosError, TamperedError, UsageError
 from heliosvfs.keyring import Key, as_secret
 from heliosvfs.keys import KdfSettings
 from heliosvfs.layout import RESERVED_BYTES, is_page_size
-from heliosvfs.opening import connect, open_untouched
+from heliosvfs.opening import connect, open_untouched, require_regular
 from heliosvfs.partials import named_when_done
 from heliosvfs.vfs import Credential, presenting
 
@@ -149,9 +149,10 @@ def _open_plain(path: str, vfs: str | None = None) -> apsw.Connection:
         FormatError: It is no plain SQLite database.
         UsageError: It does not exist, or its last writer crashed and it needs recovery.
     """
-    if not os.path.isfile(path):
-        msg = f"{path} is a folder: there is no database in it" if os.path.isdir(path) else f"{path} does not exist"
+    if not os.path.exists(path):
+        msg = f"{path} does not exist"
         raise UsageError(msg)
+    require_regular(path)
     uri = f"file:{quote(os.path.abspath(path))}?mode=ro"
     flags = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
     beside = [suffix for suffix in ("-wal", "-journal") if os.path.exists(path + suffix)]

@@ -23,7 +23,7 @@ from heliosvfs.write_locks import write_lock
 if TYPE_CHECKING:
     from heliosvfs.config import Config
 
-__all__ = ["connect", "open_untouched", "set_pragmas"]
+__all__ = ["connect", "open_untouched", "require_regular", "set_pragmas"]
 
 _CACHE_MB = 16
 
@@ -148,7 +148,7 @@ def _explain(error: apsw.Error, where: str) -> None:
     if isinstance(error, (apsw.CantOpenError, apsw.ReadOnlyError)):
         msg = (
             f"{where} can't be opened: {error}; it or its folder may not be written, and a WAL database needs to write its -shm "
-            "file, one that was not closed properly to recover"
+            "file, one that was not closed properly to recover: get the right to, or copy it and its -wal file elsewhere"
         )
         raise UsageError(msg) from error
     if getattr(error, "extendedresult", 0) == apsw.SQLITE_IOERR_SHMSIZE:
@@ -202,9 +202,7 @@ def _open(  # noqa: PLR0913 - how to open, and as what
         flags |= apsw.SQLITE_OPEN_CREATE
         if (credential is None or credential.secret is None) and not is_in_memory(where):
             refuse_to_create(where, vfs)
-    if not where.startswith("file:") and os.path.isdir(where):
-        msg = f"{where} is a folder: there is no database in it"
-        raise UsageError(msg)
+    require_regular(where)
     try:
         with presenting(credential, where):
             return kind(where, flags=flags, vfs=vfs)
@@ -219,6 +217,18 @@ def _open(  # noqa: PLR0913 - how to open, and as what
         else:
             msg += "its folder does not exist or may not be written"
         raise UsageError(msg) from error
+
+
+def require_regular(where: str) -> None:
+    """See that a path, if there is something, leads to a regular file: what reads a pipe would wait for ever.
+
+    Raises:
+        UsageError: It is a folder, a pipe or a device.
+    """
+    if where.startswith("file:") or not os.path.exists(where) or os.path.isfile(where):
+        return
+    msg = f"{where} is {'a folder' if os.path.isdir(where) else 'no regular file'}: there is no database in it"
+    raise UsageError(msg)
 
 
 def open_untouched(path: str | os.PathLike[str], *, key: Key | None = None, vfs: str = "heliosvfs") -> Connection:

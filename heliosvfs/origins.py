@@ -118,7 +118,7 @@ def _headers() -> Iterator[str]:
 def _header_of(path: Path, vfs: str) -> Origin | None:
     try:
         connection = apsw.Connection(os.fspath(path.absolute()), flags=apsw.SQLITE_OPEN_READONLY, vfs=vfs)
-    except (HeliosError, apsw.Error):
+    except (HeliosError, apsw.Error, UnicodeEncodeError):  # SQLite opens no file whose name is not valid UTF-8
         return None
     with contextlib.closing(connection):
         access = files_of(connection)[0].access

@@ -30,11 +30,14 @@ def named_when_done(dest: str) -> Iterator[str]:
     """
     folder = os.path.dirname(os.path.abspath(dest))
     for suffix in ("", "-wal", "-journal"):  # a WAL or journal left from another database would be taken for this one's
-        if os.path.exists(dest + suffix):
+        if os.path.lexists(dest + suffix):
             msg = f"{dest}{suffix} exists already: nothing is overwritten; move it away or choose another name"
             raise UsageError(msg)
     if not os.path.isdir(folder):
         msg = f"{dest} can't be made: its folder does not exist"
+        raise UsageError(msg)
+    if not os.access(folder, os.W_OK):
+        msg = f"{dest} can't be made: its folder may not be written"
         raise UsageError(msg)
     partial = dest + ".partial"
     try:

@@ -129,10 +129,14 @@ class Auditor:
             running = cursor.running = Running(cursor, verdict, sql, bindings, _base.total_changes(connection))
             if self.images is not None:
                 self.images.running = running
-            if verdict.event_class in _READS:
-                self._before_read(running)
-            else:
-                self._before(running)
+            try:
+                if verdict.event_class in _READS:
+                    self._before_read(running)
+                else:
+                    self._before(running)
+            except BaseException:
+                running.is_prevented = True
+                raise
         return True
 
     def _before_read(self, running: Running) -> None:
@@ -159,6 +163,7 @@ class Auditor:
             self._reserved = self._verdicts.reserved_names()
         if verdict.is_work and verdict.is_logged and (self.writer.connection.in_transaction or self._wants(verdict)):
             if not self.writer.connection.in_transaction:
+                self._end_orphans()
                 self.commits.begin(running)
             if not verdict.never_returns_rows:
                 self.unfinished.add(running, len(self.ledger.transactions.frames))
@@ -171,6 +176,10 @@ class Auditor:
             if verdict.operation == "VACUUM":
                 self.gate.begin_vacuum()
         self.commits.allow(running)
+
+    def _end_orphans(self) -> None:
+        for orphan in self.commits.orphans():  # or SQLite would commit nothing any more
+            self.finish(orphan)
 
     def _wants(self, verdict: Verdict) -> bool:
         """Tell whether the policy wants this user's events."""
@@ -329,7 +338,7 @@ class Auditor:
         if running.cursor is None:
             return running.rows
         if kind == "DML":
-            return self.connection.changes()
+            return None if running.cursor() is None else self.connection.changes()  # what it changed is not known any more
         return running.rows if kind in ("SELECT", "AUDIT") else None
 
     def _settle(self, running: Running, event: Event) -> None:
@@ -397,6 +406,7 @@ class Auditor:
         if self.policy.logs("AUTH") and not self.ledger.keeps(self._closing):
             self._closing = self._event("CLOSE", "AUTH")
             self.ledger.note(self._closing)
+        self._end_orphans()
         for cursor in (*self.commits.held_cursors(), *self.unfinished.cursors()):
             with contextlib.suppress(apsw.Error):  # which its event tells; closing goes on, as APSW's does
                 cursor.close(True)  # noqa: FBT003 - APSW's signature

@@ -49,6 +49,7 @@ class Running:
         recorded: Whether its event was written before it ran.
         undone: Whether a rollback has undone its changes before it ended.
         followed: Whether it was followed what it did to the transaction.
+        is_prevented: Whether it was not let run after all.
         has_failed: Whether it raised something, which may not be recorded yet.
         settled: Whether its event was handed over, or there is none.
         depth: How many savepoints, the transaction counted, were open when it began.
@@ -70,6 +71,7 @@ class Running:
     schema: int | None = None
     recorded = False
     undone = False
+    is_prevented = False
     has_failed = False
     settled = False
     followed = False

@@ -149,8 +149,11 @@ class SigningKey:
             with open(path, "rb") as file:
                 first, _, pem = file.read().partition(b"\n")
             key = serialization.load_pem_private_key(pem, passphrase)
-        except (OSError, ValueError, TypeError) as error:
-            msg = f"{os.fspath(path)} can't be read as a signing key: {type(error).__name__}; is its passphrase right?"
+        except OSError as error:
+            msg = f"{os.fspath(path)} can't be read: {error.strerror}"
+            raise CheckpointError(msg) from error
+        except (ValueError, TypeError) as error:
+            msg = f"{os.fspath(path)} can't be read as a signing key: it is none, or its passphrase is wrong or missing"
             raise CheckpointError(msg) from error
         if not first.startswith(b"name: ") or not isinstance(key, Ed25519PrivateKey):
             msg = f"{os.fspath(path)} is no signing key of heliosaudit"

@@ -130,6 +130,10 @@ class Commits:
         running.holder = holder
         self._held.append(running)
 
+    def orphans(self) -> list[Running]:
+        """Return the statements under a holder whose cursor is gone: its `__del__` was interrupted."""
+        return [running for running in self._held if running.cursor is not None and running.cursor() is None]
+
     def held_cursors(self) -> Iterator[Any]:
         """Yield the cursors of statements that are half-read under a holder."""
         for running in [*self._held]:

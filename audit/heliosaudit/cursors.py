@@ -146,6 +146,9 @@ class Cursor(apsw.Cursor):
     def _failed(self, error: BaseException) -> None:
         """Record a failure; raise another error in its place where there is one."""
         running = self.running
+        if running is not None and not (running.is_prevented or isinstance(error, apsw.Error) or is_done(self)):
+            running.has_failed = False  # it is half-read, as a row tracer's exception leaves it, or KeyboardInterrupt after a row
+            return
         try:
             instead = self.auditor.failed(self, error)
         except BaseException as other:

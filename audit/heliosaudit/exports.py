@@ -17,7 +17,7 @@ import msgspec
 
 from heliosaudit import stores
 from heliosaudit.checkpoints import SigningKey
-from heliosaudit.errors import AuditPolicyError
+from heliosaudit.errors import AuditPolicyError, AuditWriteError
 from heliosaudit.events import event_of
 from heliosaudit.queries import rows
 from heliosaudit.records import FIELDS, decode
@@ -100,12 +100,13 @@ def export(  # noqa: PLR0913 - the options of an export
 
     Raises:
         AuditPolicyError: There is no such format, or the file exists.
+        AuditWriteError: The export is there, and the log could not be told.
     """
     where = os.fspath(path)
     if format not in FORMATS:
         msg = f"an export's format is one of {', '.join(FORMATS)}, not {format!r}"
         raise AuditPolicyError(msg)
-    if os.path.exists(where):
+    if os.path.lexists(where):
         msg = f"{where} exists: an export never overwrites a file"
         raise AuditPolicyError(msg)
     entries = events(connection, after, until)
@@ -142,7 +143,11 @@ def export(  # noqa: PLR0913 - the options of an export
         raise
     details = {"first": first, "last": last, "events": count, "sha256": manifest.sha256, "format": format}
     record = event_of("EXPORT", event_class="AUDIT", user=current().user, session_id=current().id, target=LOG, details=details)
-    stores.in_transaction(connection, [record])
+    try:
+        stores.in_transaction(connection, [record])
+    except apsw.Error as error:
+        msg = f"{where} and its manifest are written, but that could not be recorded in the log"
+        raise AuditWriteError(msg) from error
     return manifest
 
 

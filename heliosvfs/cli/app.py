@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 import signal
 import sys
@@ -16,9 +18,26 @@ import heliosvfs
 from heliosaudit.errors import AuditError, AuditPolicyError, AuditWriteError
 from heliosvfs import defaults
 from heliosvfs.cli import audit, backups, config, databases, demo, rotation, shell, signatures, slots, subjects
+from heliosvfs.cli.output import visible
 from heliosvfs.errors import ConfigError, HeliosError, PolicyViolationError, UsageError
 
 __all__ = ["app", "run"]
+
+# what is wrong with a name that was given, or with the rights of who gave it: not with a database
+_OF_NAMES = {
+    errno.ENOENT,
+    errno.EEXIST,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EISDIR,
+    errno.ENOTDIR,
+    errno.ENAMETOOLONG,
+    errno.ELOOP,
+    errno.EROFS,
+}
+_NOT_UTF_8 = (
+    "a name or another argument is not valid UTF-8, and SQLite takes nothing else: a file of such a name has to be renamed"
+)
 
 app = typer.Typer(
     name="heliosvfs",
@@ -73,6 +92,8 @@ def _options(
 def run() -> None:
     """Run the command line; an error of ours is one message on standard error, never a traceback."""
     _open_missing_streams()
+    if isinstance(sys.stdout, io.TextIOWrapper):  # what a terminal's encoding lacks, or a file's name holds, ends no command
+        sys.stdout.reconfigure(errors="backslashreplace")
     for number in (signal.SIGTERM, getattr(signal, "SIGHUP", None)):  # Windows has no SIGHUP
         if number is not None and signal.getsignal(number) is signal.SIG_DFL:  # nohup has it ignored
             signal.signal(number, _stop)
@@ -80,8 +101,14 @@ def run() -> None:
         app()
     except (UsageError, ConfigError, PolicyViolationError, AuditPolicyError) as error:
         _fail(error, 2)
-    except (HeliosError, AuditError, apsw.Error, OSError) as error:
+    except (HeliosError, AuditError, apsw.Error) as error:
         _fail(error, 1)
+    except OSError as error:
+        _fail(f"{error.filename}: {error.strerror}" if error.filename and error.strerror else error, _status_of(error))
+    except UnicodeEncodeError as error:  # which holds what can't be encoded, a passphrase perhaps
+        if not _has_surrogates(error):
+            raise
+        _fail(_NOT_UTF_8, 2)
     except KeyboardInterrupt:
         sys.stderr.write("\nstopped\n")
         raise SystemExit(130) from None
@@ -100,9 +127,32 @@ def _stop(number: int, _frame: FrameType | None) -> None:
     raise SystemExit(128 + number)
 
 
-def _fail(error: Exception, status: int) -> None:
-    first = error.__context__
+def _status_of(error: OSError) -> int:
+    return 2 if error.errno in _OF_NAMES else 1
+
+
+def _has_surrogates(error: UnicodeEncodeError) -> bool:
+    """Tell whether it is about bytes that Python took for text although they are none, not about an encoding of ours."""
+    return any("\udc80" <= character <= "\udcff" for character in error.object[error.start : error.end])
+
+
+def _in_words(error: BaseException | str) -> str:
+    """Return an error's message, with what to do where SQLite says only what happened."""
+    text = visible(error)
+    if isinstance(error, (HeliosError, AuditError)) or not isinstance(error, apsw.Error):
+        return text
+    if isinstance(error, apsw.BusyError):
+        return f"{text}: another program is writing to it or keeps it for itself; try again when that is done"
+    if isinstance(error, apsw.ReadOnlyError):
+        return f"{text}: its file or its folder may not be written by you"
+    if isinstance(error, apsw.IOError):
+        return f"{text} ({apsw.mapping_extended_result_codes.get(getattr(error, 'extendedresult', 0), 'SQLITE_IOERR')})"
+    return text
+
+
+def _fail(error: Exception | str, status: int) -> None:
+    first = error.__context__ if isinstance(error, Exception) else None
     if isinstance(error, AuditWriteError) and isinstance(first, (HeliosError, apsw.Error, OSError)):  # what came of it, at close
-        sys.stderr.write(f"heliosvfs: {first}\n")
-    sys.stderr.write(f"heliosvfs: {error}\n")
+        sys.stderr.write(f"heliosvfs: {_in_words(first)}\n")
+    sys.stderr.write(f"heliosvfs: {_in_words(error)}\n")
     raise SystemExit(status) from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import sys
 import time
 from collections.abc import Iterator
@@ -28,7 +29,7 @@ from heliosaudit.sessions import current
 from heliosaudit.verifications import log_uuid
 from heliosaudit.verifications import verify as verify_log
 from heliosvfs.cli.keys import KeyOptions, takes_keys
-from heliosvfs.cli.output import JsonOption, print_facts, print_json, print_table, progress_bar
+from heliosvfs.cli.output import MOST_DAYS, JsonOption, print_facts, print_json, print_table, progress_bar, visible
 from heliosvfs.errors import UsageError
 from heliosvfs.keyring import Key, as_secret
 from heliosvfs.opening import connect
@@ -46,6 +47,7 @@ SigningKeyOption = Annotated[
 ]
 _SHOWN = ["id", "timestamp", "user", "class", "operation", "target", "affected_rows", "success", "rolled_back", "query"]
 _FILTERS = {"user": '"user"', "operation": "operation", "target": "target", "session": "session_id", "class": "class"}
+_LARGEST = 2**63 - 1  # of SQLite's integers
 _EVERY = 0.5  # seconds between looks for new events
 
 
@@ -75,6 +77,20 @@ def _signing_key(path: Path | None) -> SigningKey | None:
         return None
     passphrase = os.environ.get("HELIOSVFS_SIGNING_PASSPHRASE")
     return SigningKey.load(path, None if passphrase is None else passphrase.encode())
+
+
+def _moment(option: str, text: str | None) -> str | None:
+    """Return a time as the log has it, of which it may be the beginning: times are compared as text.
+
+    Raises:
+        UsageError: It is none, or not in UTC.
+    """
+    if text is None:
+        return None
+    if not re.fullmatch(r"\d{4}(-\d\d(-\d\d([T ]\d\d(:\d\d(:\d\d(\.\d+)?)?)?Z?)?)?)?", text, re.ASCII):
+        msg = f"{option} takes a time in UTC such as 2026-07-31 or 2026-07-31T16:30, not {text!r}"
+        raise UsageError(msg)
+    return text.replace(" ", "T").rstrip("Z")
 
 
 def _select(
@@ -127,11 +143,12 @@ def log(  # noqa: PLR0913 - the options of the command
     since: Annotated[str | None, typer.Option(help="Only from this time on: UTC, ISO 8601.")] = None,
     until: Annotated[str | None, typer.Option(help="Only before this time.")] = None,
     failures: Annotated[bool, typer.Option("--failures", help="Only what failed or was denied.")] = False,
-    limit: Annotated[int, typer.Option(help="At most so many, the newest.", min=1)] = 50,
+    limit: Annotated[int, typer.Option(help="At most so many, the newest.", min=1, max=_LARGEST)] = 50,
     key: KeyOptions,
     as_json: JsonOption = False,
 ) -> None:
     """Show events, oldest first."""
+    since, until = (_moment(name, text) for name, text in (("--since", since), ("--until", until)))
     filters = {
         "user": user,
         "operation": operation,
@@ -153,7 +170,7 @@ def search(
     file: FileArgument,
     text: Annotated[str, typer.Argument(help="What the SQL with its values holds, such as a patient's number.")],
     *,
-    limit: Annotated[int, typer.Option(help="At most so many, the newest.", min=1)] = 50,
+    limit: Annotated[int, typer.Option(help="At most so many, the newest.", min=1, max=_LARGEST)] = 50,
     key: KeyOptions,
     as_json: JsonOption = False,
 ) -> None:
@@ -169,7 +186,7 @@ def tail(
     file: FileArgument,
     *,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on, and show events as they come.")] = False,
-    lines: Annotated[int, typer.Option("--lines", "-n", help="How many to begin with.", min=1)] = 10,
+    lines: Annotated[int, typer.Option("--lines", "-n", help="How many to begin with.", min=1, max=_LARGEST)] = 10,
     key: KeyOptions,
 ) -> None:
     """Show the last events, a line each."""
@@ -181,7 +198,8 @@ def tail(
                 event = dict(zip(_SHOWN, row, strict=True))
                 mark = "" if event["success"] else " FAILED"
                 mark += " ROLLED BACK" if event["rolled_back"] else ""
-                typer.echo(f"{event['id']} {event['timestamp']} {event['user']} {event['operation']}{mark} {event['query']}")
+                line = f"{event['id']} {event['timestamp']} {event['user']} {event['operation']}{mark} {event['query']}"
+                typer.echo(visible(line, keep=""))  # a line each: SQL that goes on in a second one can't forge an event
                 last = event["id"]
             newest = False
             if not follow:
@@ -207,7 +225,7 @@ def verify(  # noqa: PLR0913 - the options of the command
         if public_key is None:
             msg = "--checkpoint needs --public-key: a checkpoint proves nothing unless you know who signed it"
             raise UsageError(msg)
-        trusted = Checkpoint.parse(checkpoint.read_text(encoding="utf-8"), VerifyingKey.parse(public_key))
+        trusted = Checkpoint.parse(checkpoint.read_text(encoding="utf-8", errors="replace"), VerifyingKey.parse(public_key))
     secret = as_secret(key.source())
     with _open(file, secret) as connection:
         with progress_bar("verifying") as progress:
@@ -272,7 +290,9 @@ def export(  # noqa: PLR0913 - the options of the command
     *,
     format: Annotated[str, typer.Option(help="jsonl or csv.")] = "jsonl",  # noqa: A002 - the option's name
     compress: Annotated[bool, typer.Option("--gzip", help="Compress it.")] = False,
-    after: Annotated[int, typer.Option(help="Only events after this id, the last of the export before.", min=0)] = 0,
+    after: Annotated[
+        int, typer.Option(help="Only events after this id, the last of the export before.", min=0, max=_LARGEST)
+    ] = 0,
     signing_key: SigningKeyOption = None,
     formulas: Annotated[bool, typer.Option("--raw-formulas", help="Leave what a spreadsheet takes for formulas.")] = False,
     key: KeyOptions,
@@ -291,7 +311,7 @@ def export(  # noqa: PLR0913 - the options of the command
 def prune(  # noqa: PLR0913 - the options of the command
     file: FileArgument,
     *,
-    days: Annotated[int, typer.Option(help="Events younger than so many days stay.", min=1)],
+    days: Annotated[int, typer.Option(help="Events younger than so many days stay.", min=1, max=MOST_DAYS)],
     archive: Annotated[Path | None, typer.Option(help="File to move them to.", show_default=False)] = None,
     delete: Annotated[bool, typer.Option("--delete", help="Remove them without an archive.")] = False,
     signing_key: SigningKeyOption = None,

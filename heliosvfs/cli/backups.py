@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -12,7 +13,7 @@ from heliosvfs.backup import BackupReport
 from heliosvfs.backup import backup as back_up
 from heliosvfs.backup import restore as restore_database
 from heliosvfs.cli.keys import KeyOptions, takes_keys
-from heliosvfs.cli.output import JsonOption, print_json, print_table, progress_bar
+from heliosvfs.cli.output import MOST_DAYS, JsonOption, print_json, print_table, progress_bar
 from heliosvfs.cli.recording import recorded
 from heliosvfs.errors import UsageError
 from heliosvfs.keys import KdfSettings
@@ -31,7 +32,7 @@ def backup(  # noqa: PLR0913 - the options of the command
     ],
     *,
     retention_days: Annotated[
-        float | None, typer.Option(min=0.001, help="Then remove older backups beside it, never the last good one.")
+        float | None, typer.Option(min=0.001, max=MOST_DAYS, help="Then remove older backups beside it, never the last good one.")
     ] = None,
     fips: FipsOption = False,
     key: KeyOptions,
@@ -39,7 +40,7 @@ def backup(  # noqa: PLR0913 - the options of the command
     as_json: JsonOption = False,
 ) -> None:
     """Write an encrypted backup of a database in use, and prove it; under the same key unless another is named."""
-    if dest.exists() and not dest.is_dir():  # before anybody types a passphrase in vain
+    if os.path.lexists(dest) and not dest.is_dir():  # before anybody types a passphrase in vain
         msg = f"{dest} exists already: nothing is overwritten; move it away or choose another name"
         raise UsageError(msg)
     present, another = key.source(), new_key.source_if_given()
@@ -90,7 +91,7 @@ def restore(  # noqa: PLR0913 - the options of the command
     as_json: JsonOption = False,
 ) -> None:
     """Check a backup, copy it into a new database, and prove that one equal to it."""
-    if dest.exists():
+    if os.path.lexists(dest):
         msg = f"{dest} exists already: nothing is overwritten; move it away or choose another name"
         raise UsageError(msg)
     present, another = key.source(), new_key.source_if_given()

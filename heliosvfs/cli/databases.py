@@ -20,7 +20,7 @@ from heliosvfs.convert import decrypt as decrypt_database
 from heliosvfs.convert import encrypt as encrypt_database
 from heliosvfs.errors import UsageError
 from heliosvfs.keys import KdfSettings
-from heliosvfs.opening import open_untouched
+from heliosvfs.opening import open_untouched, require_regular
 from heliosvfs.salvage import salvage as salvage_database
 from heliosvfs.vfs import files_of
 
@@ -72,7 +72,7 @@ def decrypt(
 
 
 def _require_new(dest: Path) -> None:
-    if dest.exists():  # before anybody types a passphrase in vain
+    if os.path.lexists(dest):  # before anybody types a passphrase in vain
         msg = f"{dest} exists already: nothing is overwritten; move it away or choose another name"
         raise UsageError(msg)
 
@@ -96,9 +96,10 @@ def info(
     as_json: JsonOption = False,
 ) -> None:
     """Show what the header of a database says; without a key it can't be verified, and says so."""
-    if not file.is_file():
-        msg = f"{file} is a folder: there is no database in it" if file.is_dir() else f"{file} does not exist"
+    if not file.exists():
+        msg = f"{file} does not exist"
         raise UsageError(msg)
+    require_regular(os.fspath(file))
     if key.is_given:
         connection: apsw.Connection = open_untouched(file, key=key.source())
     else:

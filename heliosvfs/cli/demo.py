@@ -21,7 +21,7 @@ from heliosvfs.check import check
 from heliosvfs.cli import configured_demo
 from heliosvfs.connection import Connection
 from heliosvfs.convert import encrypt
-from heliosvfs.errors import HeliosError, TamperedError, WrongKeyError
+from heliosvfs.errors import HeliosError, TamperedError, UsageError, WrongKeyError
 from heliosvfs.opening import connect
 
 __all__ = ["demo"]
@@ -59,6 +59,9 @@ def demo(
     """Show what it does: encrypt a small clinic's database, look for plaintext on disk, tamper with it, crash it, recover it."""
     began = time.monotonic()
     if config is not None:
+        if source is not None:
+            msg = "--from and --config show different things: name one of them"
+            raise UsageError(msg)
         with _folder(keep) as folder:
             if not configured_demo.run(config, folder):
                 raise typer.Exit(1)
@@ -94,6 +97,9 @@ def _folder(keep: Path | None) -> Iterator[Path]:
         with tempfile.TemporaryDirectory(prefix="heliosvfs-demo-") as folder:
             yield Path(folder)
     else:
+        if os.path.lexists(keep):
+            msg = f"{keep} exists already: --keep takes the name of a new folder"
+            raise UsageError(msg)
         keep.mkdir(parents=True)
         yield keep
 

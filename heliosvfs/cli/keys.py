@@ -61,7 +61,7 @@ class KeyOptions:
         if self.environment is not None:
             return KeyFromEnvironment(self.environment, passphrase=self.is_passphrase)
         if self.command is not None:
-            return KeyFromCommand(shlex.split(self.command), passphrase=self.is_passphrase)
+            return KeyFromCommand(_words(self.command), passphrase=self.is_passphrase)
         configured = None if new else _configured_key()
         if configured is not None:
             return configured
@@ -80,6 +80,19 @@ class KeyOptions:
     def source_if_given(self) -> Key | None:
         """Return the key that the options name; None if they name none."""
         return self.source() if self.is_given else None
+
+
+def _words(command: str) -> list[str]:
+    """Return a command and its arguments; nothing of it is told, because it may hold what opens a vault."""
+    try:
+        words = shlex.split(command)
+    except ValueError as error:
+        msg = f"the command for the key can't be taken apart into words: {str(error).lower()}"
+        raise UsageError(msg) from None
+    if not words:
+        msg = "the command for the key is empty"
+        raise UsageError(msg)
+    return words
 
 
 def typed(what: str, *, new: bool = False) -> str:

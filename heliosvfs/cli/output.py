@@ -13,23 +13,44 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
-__all__ = ["JsonOption", "print_facts", "print_json", "print_table", "progress_bar"]
+__all__ = ["MOST_DAYS", "JsonOption", "as_json", "print_facts", "print_json", "print_table", "progress_bar", "visible"]
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+MOST_DAYS = 36_500  # that an option takes: a date before the year 1 could not be computed
+_WIDE = 1000  # columns of a line that no terminal shows
 _PATIENCE = 1.0  # seconds before a progress bar appears
+
+
+def as_json(document: Any) -> str:
+    """Return a document as JSON, its characters escaped where the output's encoding may lack them."""
+    return json.dumps(document, indent=2, ensure_ascii=not (sys.stdout.encoding or "").lower().startswith("utf"))
 
 
 def print_json(document: dict[str, Any]) -> None:
     """Print a JSON document."""
-    typer.echo(json.dumps(document, indent=2, ensure_ascii=False))
+    typer.echo(as_json(document))
+
+
+def visible(value: object, keep: str = "\n\t") -> str:
+    """Return a value as text in which nothing can move a terminal's cursor, reorder a line, or hide.
+
+    Args:
+        value: What is shown.
+        keep: Control characters that stay as they are.
+    """
+    return "".join(
+        character if character.isprintable() or character in keep else character.encode("unicode_escape").decode()
+        for character in str(value)
+    )
 
 
 def print_facts(facts: dict[str, Any]) -> None:
     """Print names and values in two columns."""
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     for name, value in facts.items():
-        table.add_row(f"[bold]{name}[/bold]", str(value))
+        table.add_row(Text(visible(name), style="bold"), Text(visible(value)))
     _console().print(table)
 
 
@@ -37,14 +58,14 @@ def print_table(title: str, columns: list[str], rows: list[list[Any]]) -> None:
     """Print a table."""
     table = Table(title=title, title_justify="left")
     for column in columns:
-        table.add_column(column)
+        table.add_column(column, overflow="fold")  # nothing is cut off
     for row in rows:
-        table.add_row(*(str(value) for value in row))
+        table.add_row(*(Text(visible(value)) for value in row))  # as text: rich takes [x] in a string for markup
     _console().print(table)
 
 
 def _console() -> Console:
-    return Console(soft_wrap=not sys.stdout.isatty(), highlight=False)
+    return Console(width=None if sys.stdout.isatty() else _WIDE, highlight=False)
 
 
 @contextmanager

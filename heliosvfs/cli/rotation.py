@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import getpass
+import os
+import stat
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -11,9 +14,10 @@ from typing import Annotated, Any
 import apsw
 import typer
 
+from heliosaudit.errors import AuditError
 from heliosvfs import fips as fips_mode
 from heliosvfs.cli.keys import KeyOptions, takes_keys
-from heliosvfs.cli.output import JsonOption, print_facts, print_json, print_table, progress_bar
+from heliosvfs.cli.output import MOST_DAYS, JsonOption, print_facts, print_json, print_table, progress_bar
 from heliosvfs.cli.recording import recorded
 from heliosvfs.errors import HeliosError, UsageError
 from heliosvfs.keyring import Key, as_secret
@@ -26,6 +30,7 @@ from heliosvfs.superblock import MAGIC
 __all__ = ["fips", "rotate"]
 
 _FOUND_SOMETHING = 1
+_UNREADABLE = (errno.EACCES, errno.EPERM, errno.EIO)
 
 KeepKeyFilesOption = Annotated[
     list[Path] | None, typer.Option("--keep-key-file", help="With --master: key file whose slot is kept; may be given again.")
@@ -41,14 +46,16 @@ def rotate(  # noqa: PLR0913 - the options of the command
     file: Annotated[Path | None, typer.Argument(metavar="FILE", help="An encrypted database.", show_default=False)] = None,
     *,
     folder: Annotated[Path | None, typer.Option("--due", metavar="DIR", help="Rotate what is due in this folder.")] = None,
-    interval_days: Annotated[float, typer.Option(min=0.001, help="With --due: days that a data key may be used.")] = 90.0,
+    interval_days: Annotated[
+        float, typer.Option(min=0.001, max=MOST_DAYS, help="With --due: days that a data key may be used.")
+    ] = 90.0,
     master: Annotated[bool, typer.Option("--master", help="New master key too: only presented keys keep opening it.")] = False,
     keep_key_file: KeepKeyFilesOption = None,
     keep_passphrase_file: KeepPassphraseFilesOption = None,
     keep_recovery_key: Annotated[
         bool, typer.Option("--keep-recovery-key", help="With --master: ask for a recovery key.")
     ] = False,
-    timeout: Annotated[float, typer.Option(min=0.0, help="Seconds to wait for writers, and for readers.")] = 30.0,
+    timeout: Annotated[float, typer.Option(min=0.0, max=86_400, help="Seconds to wait for writers, and for readers.")] = 30.0,
     key: KeyOptions,
     as_json: JsonOption = False,
 ) -> None:
@@ -98,7 +105,7 @@ def _rotate_due(folder: Path, key: Key, interval_days: float, *, as_json: bool) 
         msg = f"{folder} is no folder"
         raise UsageError(msg)
     secret = as_secret(key)
-    found = [_rotate_one(path, secret, interval_days) for path in sorted(folder.iterdir()) if _is_database(path)]
+    found = [_rotate_one(path, secret, interval_days) for path in sorted(folder.iterdir()) if _may_be_database(path)]
     if as_json:
         print_json({"databases": found})
     else:
@@ -117,19 +124,26 @@ def _rotate_one(path: Path, key: Key, interval_days: float) -> dict[str, Any]:
         ):
             report = rotate_if_due(connection, interval_days, progress=progress)
             next_due = due(connection, interval_days).due.isoformat()
-    except (HeliosError, apsw.Error, OSError) as error:
+    except UnicodeEncodeError:
+        return {"path": str(path), "outcome": "SQLite opens no file whose name is not valid UTF-8: rename it", "failed": True}
+    except (HeliosError, AuditError, apsw.Error, OSError) as error:
         return {"path": str(path), "outcome": str(error), "failed": True}
     outcome = "not due" if report is None else f"rotated to epoch {report.epoch}"
     return {"path": str(path), "outcome": outcome, "due": next_due, "failed": False}
 
 
-def _is_database(path: Path) -> bool:
-    """Tell whether a file begins like one of ours; nobody's locks are lost, because this process has none of them open."""
+def _may_be_database(path: Path) -> bool:
+    """Tell whether a file begins like one of ours; nobody's locks are lost, because this process has none of them open.
+
+    One that can't be read counts: that a key is due and was not replaced is never passed over.
+    """
     try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            return False
         with path.open("rb") as file:
             return file.read(len(MAGIC)) == MAGIC
-    except OSError:
-        return False
+    except OSError as error:  # else a link that leads nowhere, or a file that was removed meanwhile
+        return error.errno in _UNREADABLE
 
 
 def fips(*, as_json: JsonOption = False) -> None:

@@ -78,10 +78,11 @@ def list_signers(
     """List those who may sign, and those who may no longer."""
     with _open(file, key) as connection:
         found = signers.signers(connection)
-    if as_json:
-        print_json({"signers": [asdict(one) for one in found]})
-        return
-    print_table("", ["id", "name", "enrolled", "revoked"], [[one.id, one.name, one.enrolled, one.revoked] for one in found])
+        if as_json:  # before closing, which fails where the log can't be written
+            print_json({"signers": [asdict(one) for one in found]})
+            return
+        rows = [[one.id, one.name, one.enrolled, one.revoked] for one in found]
+        print_table("", ["id", "name", "enrolled", "revoked"], rows)
 
 
 @signer.command("revoke")
@@ -140,7 +141,7 @@ def verify(
     """Verify the log and every signature in it; exit status 1: something does not hold, or is not signed."""
     with _open(file, key) as connection:
         report = signatures.verify_signatures(connection, table or ())
-    _print(report, as_json=as_json)
+        _print(report, as_json=as_json)  # before closing, which fails where the log can't be written
     if not report.ok:
         raise typer.Exit(1)
 

@@ -45,11 +45,11 @@ def list_keys(
     """List the key slots, verified (`info` lists them without a key)."""
     with _open(file, key.source()) as connection:
         found = [asdict(slot) for slot in connection.list_keys()]
-    if as_json:
-        print_json({"slots": found})
-    else:
-        columns = ["label", "created", "kdf", "parameters", "last used"]
-        print_table("Key slots", columns, [list(slot.values()) for slot in found])
+        if as_json:  # before closing, which fails where the log can't be written
+            print_json({"slots": found})
+        else:
+            columns = ["label", "created", "kdf", "parameters", "last used"]
+            print_table("Key slots", columns, [list(slot.values()) for slot in found])
 
 
 @app.command("add")

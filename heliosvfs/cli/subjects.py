@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from heliosvfs.cli.output import JsonOption, print_facts, print_json, print_table
+from heliosvfs.cli.output import JsonOption, as_json, print_facts, print_json, print_table
 from heliosvfs.compliance.consents import consents_of
 from heliosvfs.compliance.subjects import ErasureReport
 from heliosvfs.embedded import EmbeddedDatabase
+from heliosvfs.errors import UsageError
 from heliosvfs.opening import connect
 
 __all__ = ["app"]
@@ -34,7 +34,7 @@ def _open(config: Path, database: Path | None) -> EmbeddedDatabase:
 def export(subject: SubjectArgument, *, config: ConfigOption, database: DatabaseOption = None) -> None:
     """Print all data of a subject as JSON (GDPR 15, 20)."""
     with _open(config, database) as opened:
-        typer.echo(json.dumps(opened.export_subject(subject), indent=2, ensure_ascii=False))
+        typer.echo(as_json(opened.export_subject(subject)))
 
 
 @app.command()
@@ -70,8 +70,17 @@ def anonymise(  # noqa: PLR0913 - the options of the command
 
 
 def _confirm(what: str, *, yes: bool) -> None:
-    if not yes:
-        typer.confirm(f"This will {what} the subject's data for good. Go on?", abort=True)
+    if yes:
+        return
+    try:
+        sure = typer.confirm(f"This will {what} the subject's data for good. Go on?")
+    except typer.Abort as error:
+        if isinstance(error.__context__, KeyboardInterrupt):
+            raise
+        msg = "nobody answered, and nothing was done: --yes says that you are sure"
+        raise UsageError(msg) from None
+    if not sure:
+        raise typer.Abort
 
 
 def _print(report: ErasureReport, *, as_json: bool) -> None:

@@ -186,6 +186,30 @@ def test_hooks_that_refuse_and_interrupt_do_not_stop_the_log(both: tuple[apsw.Co
     assert audited.execute("SELECT count(*) FROM __audit_log WHERE operation = 'INSERT' AND NOT success").get == 3
 
 
+def test_a_row_tracer_that_raises_ends_no_statement(both: tuple[apsw.Connection, apsw.Connection]) -> None:
+    """The audit once took it for the statement's failure, and undid that."""
+    seen: list[list[Any]] = []
+    for connection in both:
+        connection.execute("CREATE TABLE t(i)")
+        outcomes: list[Any] = []
+        cursor = connection.cursor()
+        cursor.row_trace = lambda _, row: (1 // (row[0] - 2), row[0])
+        cursor.execute("INSERT INTO t VALUES(1), (2), (3) RETURNING i")
+        for _ in range(5):
+            try:
+                outcomes.append(next(cursor))
+            except (StopIteration, ZeroDivisionError) as error:
+                outcomes.append(type(error))
+        with pytest.raises(ZeroDivisionError):
+            cursor.execute("INSERT INTO t VALUES(1), (2) RETURNING i").fetchall()
+        cursor.close()
+        outcomes += [connection.changes(), connection.total_changes(), connection.execute("SELECT count(*) FROM t").get]
+        seen.append(outcomes)
+    assert seen[0] == seen[1]
+    found = both[1].execute("SELECT success, affected_rows FROM __audit_log WHERE operation = 'INSERT'").fetchall()
+    assert found == [(1, 3), (1, 2)]
+
+
 def test_a_row_tracer_that_changes_or_drops_rows_does_not_reach_the_logs_own(
     both: tuple[apsw.Connection, apsw.Connection],
 ) -> None:
