@@ -116,9 +116,9 @@ class Auditor:
         if not isinstance(cursor, Cursor):
             raise failures.foreign_cursor(self, sql)
         self.ledger.was_idle = False
+        verdict = self._verdicts.of(cursor, sql, bindings)
         if cursor.running is not None:
             self.finish(cursor.running)
-        verdict = self._verdicts.of(cursor, sql, bindings)
         if self.gate.rules or self.writer.secret in sql:
             self._ask_rules(sql, bindings, verdict)
         connection = self.writer.connection
@@ -285,7 +285,14 @@ class Auditor:
         verdict, frames = running.verdict, self.ledger.transactions.frames
         if verdict.event_class != "DML" or not verdict.is_work or running.began or running.may_commit or self.images is not None:
             return False
-        if not frames or not frames[-1].pending or self.gate.has_actions or running.undone or self.nested.is_within(cursor):
+        if (
+            not frames
+            or not frames[-1].pending
+            or self.gate.has_actions
+            or running.asked
+            or running.undone
+            or self.nested.is_within(cursor)
+        ):
             return False
         event = captures.event_for(running, self.policy, affected=self.writer.connection.changes()) if verdict.is_logged else None
         running.event = event

@@ -7,7 +7,7 @@ import hmac
 import secrets
 import time
 import weakref
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import apsw
@@ -17,7 +17,7 @@ from heliosaudit import sessions
 from heliosaudit.events import Event, timestamp
 from heliosaudit.literals import literal, without_uri_secrets
 from heliosaudit.policies import Policy
-from heliosaudit.statements import Verdict
+from heliosaudit.statements import Action, Verdict
 
 if TYPE_CHECKING:
     from heliosaudit.cursors import Cursor
@@ -60,6 +60,7 @@ class Running:
         event: Its event, once it is made.
         frame: What was changed within it, by a function that it called, say; see `heliosaudit.nested`.
         first_within: The id of the first event of that.
+        asked: What SQLite asked while it ran, where the statement after it in its string has been prepared.
     """
 
     # what most statements never need has its value here: one is made for each row of executemany
@@ -82,6 +83,7 @@ class Running:
     event: Event | None = None
     frame: Frame | None = None
     first_within = 0
+    asked: Sequence[Action] = ()
 
     def __init__(self, cursor: Cursor | None, verdict: Verdict, sql: str, bindings: Bindings, changes: int) -> None:
         # weak, for a cycle would keep a dropped cursor from ending it

@@ -46,12 +46,17 @@ class Verdicts:
         self._kept.clear()
 
     def of(self, cursor: Cursor, sql: str, bindings: Any) -> Verdict:
-        """Judge a statement that is about to run on a cursor."""
+        """Judge a statement that is about to run on a cursor, and tell the one before it in its string what is that one's."""
         actions = self._gate.take_actions()
         verdict = None if actions else self._kept.get(sql)
         if verdict is None:
-            # what came after the first statement of a string may be of statements that the one before it prepared, as FTS5's do
-            verdict = self._judge(sql, bindings, actions if cursor.is_fresh and actions else [])
+            if actions and not cursor.is_fresh:
+                # it was prepared while the one before it ran on, which may have prepared statements as well, as FTS5 does
+                own = self._ask(sql, bindings)
+                if cursor.running is not None:
+                    cursor.running.asked = actions[: -len(own)] if own and actions[-len(own) :] == own else actions
+                actions = own
+            verdict = self._judge(sql, bindings, actions or [])
         cursor.is_fresh = False
         if not cursor.is_explain:
             return verdict
@@ -75,7 +80,7 @@ class Verdicts:
         A query asks for no change itself: what it is asked for then is that of a function, as of an extension, that runs SQL past
         all cursors. The query's event is that of the change.
         """
-        asked = self._gate.take_actions()
+        asked = [*running.asked, *(self._gate.take_actions() or ())]
         if not asked or running.cursor is None or running.verdict.event_class not in ("DML", "SELECT"):
             return
         actions = self._ask(running.sql, running.bindings)
@@ -92,8 +97,8 @@ class Verdicts:
         self._gate.asking = threading.get_ident()
         try:
             asking = apsw.Cursor(self._writer.connection)
-            asking.exec_trace = refuse  # it is prepared, and not run: EXPLAIN of a change sets changes() to 0
-            asking.execute(sql, bindings, can_cache=False, explain=1)
+            asking.exec_trace = refuse  # it is prepared, and not run
+            asking.execute(sql, bindings, can_cache=False)
         except apsw.Error:
             pass
         finally:

@@ -7,6 +7,8 @@ import io
 import os
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Annotated
@@ -94,11 +96,9 @@ def run() -> None:
     _open_missing_streams()
     if isinstance(sys.stdout, io.TextIOWrapper):  # what a terminal's encoding lacks, or a file's name holds, ends no command
         sys.stdout.reconfigure(errors="backslashreplace")
-    for number in (signal.SIGTERM, getattr(signal, "SIGHUP", None)):  # Windows has no SIGHUP
-        if number is not None and signal.getsignal(number) is signal.SIG_DFL:  # nohup has it ignored
-            signal.signal(number, _stop)
     try:
-        app()
+        with _stopping_in_order():
+            app()
     except (UsageError, ConfigError, PolicyViolationError, AuditPolicyError) as error:
         _fail(error, 2)
     except (HeliosError, AuditError, apsw.Error) as error:
@@ -119,6 +119,22 @@ def _open_missing_streams() -> None:
     if sys.stdin is None or sys.stdout is None or sys.stderr is None:
         null = open(os.devnull, "r+")  # noqa: SIM115 - for the life of the process
         sys.stdin, sys.stdout, sys.stderr = sys.stdin or null, sys.stdout or null, sys.stderr or null
+
+
+@contextmanager
+def _stopping_in_order() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP end a command as Ctrl-C does; a program that runs one keeps its own handlers."""
+    taken = []
+    for number in (signal.SIGTERM, getattr(signal, "SIGHUP", None)):  # Windows has no SIGHUP
+        if number is not None and signal.getsignal(number) is signal.SIG_DFL:  # nohup has it ignored
+            signal.signal(number, _stop)
+            taken.append(number)
+    try:
+        yield
+    finally:
+        for number in taken:
+            if signal.getsignal(number) is _stop:
+                signal.signal(number, signal.SIG_DFL)
 
 
 def _stop(number: int, _frame: FrameType | None) -> None:

@@ -263,6 +263,7 @@ import os, sys
 import apsw.shell, typer, rich.traceback, zoneinfo
 from heliosvfs.cli.app import app, run
 import heliosvfs.rotation, heliosvfs.partials
+apsw.shell.Shell()
 sys.argv = ["heliosvfs", "config", "init"]
 try:
     app()

@@ -39,6 +39,17 @@ def test_a_statement_is_its_users_who_began_it_whoever_reads_on(connection: Audi
     assert events(connection)[-1][2] == "alice"
 
 
+@pytest.mark.parametrize("capture_rows", ["none", "values"])
+def test_each_statement_of_a_string_is_what_it_is_itself(tmp_path: Path, capture_rows: str) -> None:
+    """SQLite prepares the second, and asks about its change, before the first has been seen to end."""
+    policy = heliosaudit.Policy(log_select=True, capture_rows=capture_rows)  # type: ignore[arg-type]
+    with closing(heliosaudit.connect(tmp_path / "db", policy)) as connection:
+        connection.execute("CREATE TABLE t(x); INSERT INTO t VALUES(1)").fetchall()
+        connection.execute("SELECT 1; INSERT INTO t VALUES(2); SELECT x FROM t; DELETE FROM t; SELECT 2").fetchall()
+        found = [event[:2] for event in events(connection)][-5:]
+    assert found == [("SELECT", "SELECT"), ("INSERT", "DML"), ("SELECT", "SELECT"), ("DELETE", "DML"), ("SELECT", "SELECT")]
+
+
 def test_a_blob_handle_is_its_users_who_opened_it(connection: AuditedConnection) -> None:
     with heliosaudit.session(user="alice"):
         blob = connection.blob_open("main", "t", "x", 1, True)
