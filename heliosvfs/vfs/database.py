@@ -25,6 +25,7 @@ from heliosvfs.vfs.characteristics import reporting
 from heliosvfs.vfs.creation import check_first_page
 from heliosvfs.vfs.credentials import Credential, take
 from heliosvfs.vfs.page_io import PageIO, PageWriter
+from heliosvfs.vfs.read_locks import fast_locks
 from heliosvfs.vfs.superblocks import BaseFile
 
 if TYPE_CHECKING:
@@ -50,6 +51,8 @@ class DatabaseFile(apsw.VFSFile):
         opened_as: Rank of this opening in the process.
         write_period: Counts the write locks that were given up: what was noted of a journal before may have changed since.
         wal: The WAL that SQLite has open beside it.
+        vfs: The VFS that opened it.
+        lock_level: The lock that SQLite holds on it, one of SQLITE_LOCK_*.
     """
 
     _openings = 0
@@ -66,8 +69,8 @@ class DatabaseFile(apsw.VFSFile):
         self.connection_pointer = 0
         self.write_period = 0
         self.wal: WalFile | None = None
-        self._vfs = vfs
-        self._lock_level = apsw.SQLITE_LOCK_NONE
+        self.vfs = vfs
+        self.lock_level = apsw.SQLITE_LOCK_NONE
         self._readonly = False
         self._pages: PageIO | None = None
         self._write: PageWriter
@@ -97,7 +100,7 @@ class DatabaseFile(apsw.VFSFile):
 
     def _from_keyring(self, name: apsw.URIFilename) -> Credential | None:
         registered = name.uri_parameter("heliosvfs_key")
-        secret = self._vfs.keyring.named(registered) if registered is not None else self._vfs.keyring.default()
+        secret = self.vfs.keyring.named(registered) if registered is not None else self.vfs.keyring.default()
         return None if secret is None else Credential(secret)
 
     def _inherited(self) -> InheritedKey | None:
@@ -116,17 +119,12 @@ class DatabaseFile(apsw.VFSFile):
     @property
     def vfs_name(self) -> str:
         """Name of the VFS that opened the file."""
-        return self._vfs.name
+        return self.vfs.name
 
     @property
     def base_name(self) -> str:
         """Name of the VFS underneath."""
-        return self._vfs.base
-
-    @property
-    def lock_level(self) -> int:
-        """The lock that SQLite holds on the file, one of SQLITE_LOCK_*."""
-        return self._lock_level
+        return self.vfs.base
 
     def _bind(self) -> None:
         """Make the hot paths for the keys and the layout in force, as instance attributes that shadow the methods below."""
@@ -139,6 +137,8 @@ class DatabaseFile(apsw.VFSFile):
             self.xRead = self._pages.reader(self._read)  # type: ignore[method-assign, assignment]
             self.xFileSize = self._pages.sizer(self._file_size)  # type: ignore[method-assign]
             self._write = self._pages.writer()
+            base, slow = (super().xLock, super().xUnlock), (self._lock, self._unlock)
+            self.xLock, self.xUnlock = fast_locks(self, base, slow)  # type: ignore[method-assign, assignment]
         if self.access.superblock.populated:
             self.xWrite = self._write  # type: ignore[method-assign, assignment]
         else:
@@ -186,7 +186,7 @@ class DatabaseFile(apsw.VFSFile):
 
     def page_size_at_hand(self) -> int:
         """Return the page size in bytes that a file still empty is most likely to get."""
-        return self._vfs.page_size_at_hand()
+        return self.vfs.page_size_at_hand()
 
     # -- reading -----------------------------------------------------------------------------------------------------
 
@@ -237,7 +237,7 @@ class DatabaseFile(apsw.VFSFile):
             self.access.require_keys()
         size = len(data)
         if self.access.is_empty or (size != self.page_size_in_force() and not self.pages.page_count()):
-            check_first_page(self.path, data, offset, self._lock_level)
+            check_first_page(self.path, data, offset, self.lock_level)
             try:
                 if self.access.is_empty:
                     self.access.create(size)
@@ -263,6 +263,14 @@ class DatabaseFile(apsw.VFSFile):
     # -- locks -------------------------------------------------------------------------------------------------------
 
     def xLock(self, level: int) -> None:  # noqa: N802 - SQLite's name
+        """Take a lock; `_bind` puts a faster form in this one's place."""
+        self._lock(level)
+
+    def xUnlock(self, level: int) -> None:  # noqa: N802 - SQLite's name
+        """Give up a lock; `_bind` puts a faster form in this one's place."""
+        self._unlock(level)
+
+    def _lock(self, level: int) -> None:
         """Take a lock; with SHARED see what other processes have done, with the first write lock take over new epochs.
 
         Raises:
@@ -273,33 +281,33 @@ class DatabaseFile(apsw.VFSFile):
         if self._readonly and level >= apsw.SQLITE_LOCK_RESERVED:
             raise apsw.BusyError  # SQLite tries when it closes a WAL, and takes no for an answer
         super().xLock(level)
-        before, self._lock_level = self._lock_level, level
-        self._vfs.locking(self)
-        if self._pages is not None:
-            self._pages.forget_size()
+        before, self.lock_level = self.lock_level, level
+        self.vfs.active.file = self
         try:
             if self.access.is_empty:
                 self._look_again()
             elif before < apsw.SQLITE_LOCK_RESERVED <= level:
+                if self._pages is not None:
+                    self._pages.forget_size()
                 self.refresh()
                 if level == apsw.SQLITE_LOCK_RESERVED:
                     self.access.heal()
                     self._bind()
         except BaseException:
             super().xUnlock(before)
-            self._lock_level = before
+            self.lock_level = before
             raise
 
-    def xUnlock(self, level: int) -> None:  # noqa: N802 - SQLite's name
+    def _unlock(self, level: int) -> None:
         """Give up a lock; the first committed page is noted in the superblock before EXCLUSIVE is given up."""
         try:
-            if self._lock_level >= apsw.SQLITE_LOCK_RESERVED:
+            if self.lock_level >= apsw.SQLITE_LOCK_RESERVED:
                 self.write_period += 1
-                if self._lock_level == apsw.SQLITE_LOCK_EXCLUSIVE:
+                if self.lock_level == apsw.SQLITE_LOCK_EXCLUSIVE:
                     self._note_pages()
         finally:
             super().xUnlock(level)
-            self._lock_level = level
+            self.lock_level = level
 
     def _note_pages(self) -> None:
         if self._pages is not None and not self.access.superblock.populated and self._pages.page_count():
@@ -321,7 +329,7 @@ class DatabaseFile(apsw.VFSFile):
         Raises:
             apsw.BusyError: Somebody else has the lock.
         """
-        before = self._lock_level
+        before = self.lock_level
         with _updates:
             if before >= apsw.SQLITE_LOCK_RESERVED or (in_write_transaction and self.wal is not None):
                 yield
@@ -389,9 +397,9 @@ class DatabaseFile(apsw.VFSFile):
         """Close the file and give up its keys."""
         open_files.discard(self)
         tallies.end(self._tally)
-        self._vfs.closed(self)
+        self.vfs.closed(self)
         self.access.close()
         self._pages = None
-        for fast in ("xRead", "xWrite", "xFileSize", "_write", "_control"):
+        for fast in ("xRead", "xWrite", "xFileSize", "xLock", "xUnlock", "_write", "_control"):
             self.__dict__.pop(fast, None)  # they hold keys and this object
         super().xClose()

@@ -47,6 +47,8 @@ def refuse_to_create(where: str, vfs: str) -> None:
 
 
 class _Active(threading.local):
+    """The database that a thread took a lock on last: SQLite opens a journal or WAL only after that."""
+
     file: DatabaseFile | None = None
 
 
@@ -59,6 +61,9 @@ class HeliosVFS(apsw.VFS):
         name: Name to register, for ``apsw.Connection(path, vfs=name)``.
         base: Name of the VFS underneath; "" is the default VFS of this moment, resolved at once.
         keyring: Keys for databases that are opened without one; None: an empty keyring.
+
+    Attributes:
+        active: The database that each thread took a lock on last.
     """
 
     def __init__(self, name: str = "heliosvfs", base: str = "", keyring: Keyring | None = None) -> None:
@@ -71,7 +76,7 @@ class HeliosVFS(apsw.VFS):
         self.name = name
         self.keyring = keyring if keyring is not None else Keyring()
         self._open: dict[str, list[DatabaseFile]] = {}
-        self._active = _Active()
+        self.active = _Active()
         super().__init__(name, self.base)
         _registered[name] = self.keyring
 
@@ -130,20 +135,16 @@ class HeliosVFS(apsw.VFS):
                 files.remove(file)
             if not files:
                 self._open.pop(file.path, None)
-        if self._active.file is file:
-            self._active.file = None
-
-    def locking(self, file: DatabaseFile) -> None:
-        """Note the database that this thread took a lock on last: SQLite opens a journal or WAL only after that."""
-        self._active.file = file
+        if self.active.file is file:
+            self.active.file = None
 
     def page_size_at_hand(self) -> int:
         """Return the page size of the database that this thread used last, else SQLite's default."""
-        active = self._active.file
+        active = self.active.file
         return (active.page_size_in_force() if active is not None else 0) or 4096
 
     def _database_of(self, path: str) -> DatabaseFile:
-        active = self._active.file
+        active = self.active.file
         if active is not None and active.path == path:
             return active
         with _lock:

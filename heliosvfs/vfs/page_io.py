@@ -19,9 +19,10 @@ from heliosvfs.pages import KIND_DATABASE, Buffer, FileKeys, NotAuthenticError, 
 from heliosvfs.vfs.superblocks import BaseFile
 from heliosvfs.vfs.tallies import Tally
 
-__all__ = ["ZEROS", "PageIO", "PageReader", "PageWriter"]
+__all__ = ["CHANGE_COUNTER", "ZEROS", "PageIO", "PageReader", "PageWriter"]
 
 ZEROS = bytes(RESERVED_BYTES)
+CHANGE_COUNTER = (16, 24)  # amount and offset of the read that begins a read transaction in rollback mode (pager.c)
 
 PageReader = Callable[[int, int], Buffer]
 PageWriter = Callable[[Buffer, int], None]
@@ -103,7 +104,7 @@ class PageIO:
         return TamperedError(msg, file=self._path, page=page, offset=offset)
 
     def reader(self, slow: PageReader) -> PageReader:
-        """Return an xRead for whole pages that turns to ``slow`` for anything else.
+        """Return an xRead for whole pages and the change counter that turns to ``slow`` for anything else.
 
         The budget is 2.5 µs a page above plain SQLite, so constants are bound as locals and nothing is allocated but what the
         base VFS returns.
@@ -113,7 +114,8 @@ class PageIO:
         read, opener = self._base.read, self._opener
         unpack, contexts, plain, buffer = opener.unpack, opener.contexts, opener.plain, opener.buffer
         pack = struct.Struct(">I").pack
-        tally = self._tally
+        tally, (counter_size, counter) = self._tally, CHANGE_COUNTER
+        first_trailer = start + page_size - RESERVED_BYTES
 
         def read_page(amount: int, offset: int) -> Buffer:
             if amount == page_size and offset < gap:  # what straddles pages fails authentication, and `slow` says why
@@ -125,6 +127,8 @@ class PageIO:
                     return slow(amount, offset)  # finds out why
                 tally.opened += 1
                 return buffer
+            if amount == counter_size and offset == counter and read(RESERVED_BYTES, first_trailer) == self._header[0]:
+                return self._header[1][counter : counter + counter_size]
             return slow(amount, offset)
 
         return read_page

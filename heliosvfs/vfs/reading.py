@@ -12,6 +12,7 @@ from heliosvfs.layout import RESERVED_BYTES
 from heliosvfs.pages import Buffer, NotAuthenticError, UnknownEpochError
 from heliosvfs.vfs import reserving
 from heliosvfs.vfs.freelists import free_leaves
+from heliosvfs.vfs.page_io import CHANGE_COUNTER
 
 if TYPE_CHECKING:
     from heliosvfs.vfs.database import DatabaseFile
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 __all__ = ["read", "torn_but_free"]
 
 _HEADER = (100, 0)  # amount and offset of the read of SQLite's header (file format 1.3)
-_CHANGE_COUNTER = (16, 24)  # of the read that begins a read transaction in rollback mode
 _ANY_NUMBER = 1 << 32  # of pages: more than there can be
 
 
@@ -36,7 +36,7 @@ def read(file: DatabaseFile, amount: int, offset: int) -> Buffer:
     if (amount, offset) == _HEADER:
         return _first_header(file)
     pages = file.pages
-    if (amount, offset) == _CHANGE_COUNTER:
+    if (amount, offset) == CHANGE_COUNTER:
         return _opened(file, 1, lambda: file.pages.header()[24:40]) if pages.page_count() else b""
     page_size = pages.layout.page_size
     number, start = divmod(offset, page_size)
