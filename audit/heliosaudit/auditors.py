@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import apsw
 
-from heliosaudit import captures, failures, sessions
+from heliosaudit import captures, failures, repeats, sessions
 from heliosaudit.captures import Running
 from heliosaudit.commits import Commits
 from heliosaudit.cursors import Cursor, raise_instead
@@ -19,6 +19,7 @@ from heliosaudit.ledgers import Ledger
 from heliosaudit.nested import Nested
 from heliosaudit.policies import Policy
 from heliosaudit.recorders import Recorder
+from heliosaudit.repeats import Repeat
 from heliosaudit.rules import Refusal
 from heliosaudit.schemas import PREFIX
 from heliosaudit.statements import Verdict
@@ -116,6 +117,8 @@ class Auditor:
         if not isinstance(cursor, Cursor):
             raise failures.foreign_cursor(self, sql)
         self.ledger.was_idle = False
+        if cursor.repeat is not None and repeats.begins(self, cursor, cursor.repeat, sql, bindings):
+            return True
         verdict = self._verdicts.of(cursor, sql, bindings)
         if cursor.running is not None:
             self.finish(cursor.running)
@@ -126,18 +129,21 @@ class Auditor:
         if trace is not None and not trace(connection if cursor.is_control else cursor, sql, bindings):
             return False
         if verdict.event_class:
-            running = cursor.running = Running(cursor, verdict, sql, bindings, _base.total_changes(connection))
-            if self.images is not None:
-                self.images.running = running
-            try:
-                if verdict.event_class in _READS:
-                    self._before_read(running)
-                else:
-                    self._before(running)
-            except BaseException:
-                running.is_prevented = True
-                raise
+            self._begin(Running(cursor, verdict, sql, bindings, _base.total_changes(connection)), cursor)
         return True
+
+    def _begin(self, running: Running, cursor: Cursor) -> None:
+        cursor.running = running
+        if self.images is not None:
+            self.images.running = running
+        try:
+            if running.verdict.event_class in _READS:
+                self._before_read(running)
+            else:
+                self._before(running)
+        except BaseException:
+            running.is_prevented = True
+            raise
 
     def _before_read(self, running: Running) -> None:
         if self._is_strict and running.verdict.is_logged:
@@ -280,25 +286,27 @@ class Auditor:
         """Undo a statement whose event could not be made or kept, and record that."""
         failures.abandon(self, running, error)
 
+    def adds(self, running: Running, cursor: Cursor) -> bool:
+        """Tell whether a change belongs to a transaction that has written before, and nothing has come between."""
+        frames, nested = self.ledger.transactions.frames, self.nested
+        if not frames or not frames[-1].pending or self.gate.actions or running.undone:
+            return False
+        return (nested.executing is cursor and cursor.outer is None) or not nested.is_within(cursor)
+
     def _add_to_transaction(self, running: Running, cursor: Cursor) -> bool:
         """Record a further change in a transaction that has written before, which is what bulk work consists of."""
-        verdict, frames = running.verdict, self.ledger.transactions.frames
-        if verdict.event_class != "DML" or not verdict.is_work or running.began or running.may_commit or self.images is not None:
+        verdict = running.verdict
+        if verdict.event_class != "DML" or not verdict.is_work or running.began or running.may_commit or running.asked:
             return False
-        if (
-            not frames
-            or not frames[-1].pending
-            or self.gate.has_actions
-            or running.asked
-            or running.undone
-            or self.nested.is_within(cursor)
-        ):
+        if self.images is not None or not self.adds(running, cursor):
             return False
         event = captures.event_for(running, self.policy, affected=self.writer.connection.changes()) if verdict.is_logged else None
         running.event = event
         if event is not None:
             self.ledger.add_work(event)
         running.settled = True
+        if cursor.is_repeating and verdict.never_returns_rows and Repeat.serves(event, self.policy):
+            cursor.repeat = Repeat(running, event, self.policy)
         return True
 
     def _finish(self, running: Running) -> None:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from heliosaudit.cursors import Cursor
     from heliosaudit.transactions import Frame
 
-__all__ = ["Running", "Who", "commitment", "describe", "event_for", "said", "wants", "who"]
+__all__ = ["Running", "Who", "commitment", "describe", "event_for", "rendered", "said", "wants", "who"]
 
 _OPENING = ("ATTACH", "VACUUM")  # they are given names of files, which may be URIs with a key
 Bindings = Any  # a sequence, or what APSW takes for a mapping
@@ -199,13 +199,20 @@ def describe(
         return template.text, [commitment(salt, value) for salt, value in salted], salted
     if policy.capture_parameters == "hashed":
         key = policy.hash_key
-        query = template.replace(bindings, lambda value: "/* " + hmac.digest(key, _bytes(value), "sha256").hex() + " */ ?")
-    else:
-        query = template.render(bindings, policy.max_value_length)
+        hashed = template.replace(bindings, lambda value: "/* " + hmac.digest(key, _bytes(value), "sha256").hex() + " */ ?")
+        return _cut(hashed, policy), None, None
+    return rendered(verdict, bindings, policy), None, None
+
+
+def rendered(verdict: Verdict, bindings: Bindings, policy: Policy) -> str:
+    """Return the SQL of a statement that has parameters with its values in their places, not longer than the policy wants."""
+    assert verdict.template is not None  # noqa: S101 - or there would be no event
+    return _cut(verdict.template.render(bindings, policy.max_value_length), policy)
+
+
+def _cut(query: str, policy: Policy) -> str:
     longest = policy.max_query_length
-    if len(query) > longest:
-        query = f"{query[:longest]} /* {len(query) - longest} more characters */"
-    return query, None, None
+    return query if len(query) <= longest else f"{query[:longest]} /* {len(query) - longest} more characters */"
 
 
 def _without_keys(bindings: Bindings) -> Bindings:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import apsw
 
+from heliosaudit import repeats
+
 if TYPE_CHECKING:
     from heliosaudit.auditors import Auditor
     from heliosaudit.captures import Running
@@ -53,6 +55,8 @@ class Cursor(apsw.Cursor):
 
     Attributes:
         running: The statement that has not ended yet.
+        repeat: What executemany has done for one row, and may do for the next.
+        is_repeating: Whether executemany is under way.
         outer: The cursor within whose call it is executing.
         is_executing: Whether APSW is within a call of it, which may have led to a function of the application's.
         is_fresh: Whether none of its statements has run yet.
@@ -64,6 +68,8 @@ class Cursor(apsw.Cursor):
     """
 
     running: Running | None = None  # also where __init__ fails, for __del__
+    repeat: repeats.Repeat | None = None
+    is_repeating = False
     is_executing = False
     outer: Cursor | None = None
 
@@ -91,7 +97,10 @@ class Cursor(apsw.Cursor):
 
     def executemany(self, statements: str, sequenceofbindings: Iterable[Any], *args: Any, **kwargs: Any) -> Cursor:
         """See `apsw.Cursor.executemany`."""
-        self._run(_executemany, statements, (self._rows(iter(sequenceofbindings)), *args), kwargs)
+        try:
+            self._run(_executemany, statements, (self._rows(iter(sequenceofbindings)), *args), kwargs)
+        finally:
+            self.is_repeating, self.repeat = False, None
         return self
 
     def _run(self, method: Any, statements: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -164,11 +173,16 @@ class Cursor(apsw.Cursor):
 
     def _rows(self, bindings: Iterator[Any]) -> Iterator[Any]:
         """Hand out bindings; a row's statement has ended, and commits, before the application is asked for the next."""
+        auditor, self.is_repeating = self.auditor, True
         for row in bindings:
             yield row
+            if self.repeat is not None:
+                if repeats.finish(auditor, self, self.repeat):
+                    continue
+                self.repeat = None  # what has come between may have made another statement of it
             running = self.running
             if running is not None:
-                self.auditor.finish(running)
+                auditor.finish(running)
 
     def drain(self) -> None:
         """Read the rows that are left, and end; they are handed out from here, and then what went wrong."""

@@ -11,18 +11,20 @@ from heliosaudit.records import FIELDS, Record
 __all__ = ["Event", "event_of", "timestamp"]
 
 _ROLLED_BACK = FIELDS.index("rolled_back")
+_NANOSECONDS = 1_000_000_000
 _second = (0, "")
 
 
 def timestamp(nanoseconds: int) -> str:
     """Return a time since the epoch as the log writes it: UTC, ISO 8601, microseconds, Z."""
     global _second  # noqa: PLW0603 - most events of a burst are in the same second, and formatting it costs more than hashing
-    seconds, rest = divmod(nanoseconds, 1_000_000_000)
-    cached, text = _second
-    if cached != seconds:
+    start, text = _second
+    rest = nanoseconds - start
+    if not text or not 0 <= rest < _NANOSECONDS:
+        seconds, rest = divmod(nanoseconds, _NANOSECONDS)
         text = datetime.fromtimestamp(seconds, timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.")
-        _second = (seconds, text)
-    return f"{text}{rest // 1000:06d}Z"
+        _second = (nanoseconds - rest, text)
+    return f"{text}{str(rest // 1000).zfill(6)}Z"  # in half the time of :06d
 
 
 class Event:

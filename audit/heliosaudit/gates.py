@@ -30,6 +30,7 @@ class Gate:
     Attributes:
         authorizer: The application's own.
         rules: Rules of the layer above, beside the log's own guard.
+        actions: What SQLite has asked and nobody has looked at yet, by thread.
         lock: Held by the thread that is within an audited call, or keeps others from beginning one.
         enter: See `heliosaudit.turns.Turn.enter`.
         leave: See `heliosaudit.turns.Turn.leave`.
@@ -46,7 +47,7 @@ class Gate:
         self.asking = 0
         self._vacuuming = 0
         self._applying = 0
-        self._actions: dict[int, list[Action]] = {}
+        self.actions: dict[int, list[Action]] = {}
         self._denials: dict[int, tuple[Refusal, Action | None]] = {}
 
     def is_internal(self) -> bool:
@@ -75,7 +76,7 @@ class Gate:
                 self._denials[thread] = BY_APPLICATION, action
                 return verdict
             answer = verdict
-        self._actions.setdefault(thread, []).append(action)
+        self.actions.setdefault(thread, []).append(action)
         return answer
 
     @contextmanager
@@ -129,14 +130,9 @@ class Gate:
         """Whether a permission may depend on who is acting, so that no cached statement may run."""
         return any(rule.depends_on_session for rule in self.rules)
 
-    @property
-    def has_actions(self) -> bool:
-        """Whether SQLite asked anything that was not looked at yet."""
-        return bool(self._actions)
-
     def take_actions(self) -> list[Action] | None:
         """Return what SQLite asked on this thread, and forget it; None: nothing."""
-        return self._actions.pop(threading.get_ident(), None) if self._actions else None
+        return self.actions.pop(threading.get_ident(), None) if self.actions else None
 
     def take_denial(self) -> Refusal | None:
         """Return why something was denied on this thread, and forget it."""

@@ -165,7 +165,7 @@ class Template:
         text: The SQL, with secrets taken out and cut to its limit.
     """
 
-    __slots__ = ("_is_sequential", "_names", "_pieces", "text")
+    __slots__ = ("_is_sequential", "_names", "_parts", "text")
 
     def __init__(self, sql: str, limit: int) -> None:
         """Take SQL apart.
@@ -179,7 +179,7 @@ class Template:
         if len(text) > limit:
             text = f"{text[:limit]} /* {len(text) - limit} more characters */"
         self.text = text
-        self._pieces: list[str] = []
+        self._parts: list[str] = []  # the text between parameters, and "" in the place of each
         self._names: list[tuple[int, str]] = []  # index into the sequence, and name, of each parameter in order
         self._take_apart(text)
         self._is_sequential = all(name == "?" for _, name in self._names)
@@ -199,10 +199,10 @@ class Template:
             else:
                 number = numbers.setdefault(name, largest + 1)
             largest = max(largest, number)
-            self._pieces.append(text[start : match.start()])
+            self._parts += (text[start : match.start()], "")
             self._names.append((number - 1, name))
             start = match.end()
-        self._pieces.append(text[start:])
+        self._parts.append(text[start:])
 
     @property
     def has_parameters(self) -> bool:
@@ -222,16 +222,27 @@ class Template:
 
     def render(self, bindings: Sequence[Any] | Mapping[str, Any] | None, limit: int) -> str:
         """Return the SQL with literals in the place of its parameters; ``limit`` is that of `literal`."""
-        return self._join([literal(value, limit) for value in self.values(bindings)])
+        parts, at = self._parts.copy(), 1
+        is_simple = self._is_sequential and type(bindings) is tuple and 2 * len(bindings) + 1 == len(parts)
+        values: Any = bindings if is_simple else self.values(bindings)
+        for value in values:
+            kind = type(value)
+            # the most frequent kinds, as `literal` has them
+            if kind is str and len(value) <= limit and value.isprintable() and "'" not in value:
+                parts[at] = f"'{value}'"
+            elif kind is int and -_INTEGERS <= value < _INTEGERS:
+                parts[at] = str(value)
+            elif kind is float and value - value == 0:  # finite
+                parts[at] = repr(value)
+            else:
+                parts[at] = literal(value, limit)
+            at += 2
+        return "".join(parts)
 
     def replace(self, bindings: Sequence[Any] | Mapping[str, Any] | None, show: Callable[[Any], str]) -> str:
         """Return the SQL with ``show(value)`` in the place of each parameter."""
-        return self._join([show(value) for value in self.values(bindings)])
-
-    def _join(self, shown: list[str]) -> str:
-        parts = [""] * (2 * len(shown) + 1)
-        parts[::2] = self._pieces
-        parts[1::2] = shown
+        parts = self._parts.copy()
+        parts[1::2] = [show(value) for value in self.values(bindings)]
         return "".join(parts)
 
 
