@@ -46,6 +46,7 @@ _NO_COUNT = b"\xff" * 4  # record count of a journal that is written without syn
 _WORD = 4
 _SMALLEST_PAGE = 512
 _LARGEST_PAGE = 65536
+_NOTHING = (-_FIELDS, b"")
 _TAG = slice(-RESERVED_BYTES, -RESERVED_BYTES + 16)
 
 
@@ -79,7 +80,7 @@ class JournalFile(apsw.VFSFile):
         self._page = (-1, 0, b"")  # of the page sealed or opened last: offset behind it, number, tag (b"": it did not open)
         self._unsynced = True  # whether something was written since the last sync
         self._durable = False  # whether the records that the last header counts were durable before it did
-        self._verified = (-_FIELDS, b"")  # offset and fields of the header that was verified last
+        self._verified = _NOTHING  # offset and fields of the header that was verified last, while the journal stays as it is
         self._number = (-1, 0)  # offset and value of the word that was read last, which may be a page number
         super().__init__(base, name, flags)
         self.xDeviceCharacteristics = reporting(super().xDeviceCharacteristics())  # type: ignore[method-assign]
@@ -289,6 +290,7 @@ class JournalFile(apsw.VFSFile):
     def _write(self, data: Buffer, offset: int) -> None:
         self._database.page_keys()
         size = len(data)
+        self._verified = _NOTHING  # under locking_mode=EXCLUSIVE one handle writes the journals of many transactions
         (record, number), self._record = self._record, (-1, 0)
         if record == offset - _WORD and self._page_size and number == self._lock_page:
             super().xWrite(data, offset)  # the name of a super-journal (writeSuperJournal)
@@ -329,4 +331,5 @@ class JournalFile(apsw.VFSFile):
     def xTruncate(self, newsize: int) -> None:  # noqa: N802 - SQLite's name
         """Cut the journal."""
         self._database.page_keys()
+        self._verified = _NOTHING
         super().xTruncate(newsize)
