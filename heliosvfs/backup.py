@@ -45,10 +45,11 @@ class BackupReport:
         path: The backup.
         pages: Its pages, each of which was opened again.
         size: Its bytes.
-        digest: SHA-256 over schema, settings and all rows, hexadecimal.
+        digest: SHA-256 over schema, settings and all rows as they are stored, hexadecimal.
         compared: Whether that was also compared with the source; in rollback mode the source may have changed since.
         removed: Older backups that were removed because their days were over.
         seconds: Time it took.
+        notes: What could not be checked, because only the database's application has the functions for it.
     """
 
     source: str
@@ -59,6 +60,7 @@ class BackupReport:
     compared: bool
     removed: tuple[str, ...]
     seconds: float
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -71,8 +73,9 @@ class RestoreReport:
         source_uuid: UUID of the database that it was a backup of, "" if it does not say.
         created: When that was, UTC ISO 8601, "" if it does not say.
         pages: Pages.
-        digest: SHA-256 over schema, settings and all rows, hexadecimal, the same for both.
+        digest: SHA-256 over schema, settings and all rows as they are stored, hexadecimal, the same for both.
         seconds: Time it took.
+        notes: What could not be checked, because only the database's application has the functions for it.
     """
 
     backup: str
@@ -82,6 +85,7 @@ class RestoreReport:
     pages: int
     digest: str
     seconds: float
+    notes: tuple[str, ...] = ()
 
 
 def backup(  # noqa: PLR0913 - the options of a backup
@@ -99,7 +103,7 @@ def backup(  # noqa: PLR0913 - the options of a backup
 
     Args:
         connection: A connection to the database.
-        dest: The backup, which must not exist; or a folder, where it is named after the database and the time.
+        dest: The path of the backup, which must not exist; or a folder, where it is named after the database and the time.
         schema: Which of its databases.
         key: Key of the backup; None: the one that the connection was opened with.
         settings: Cost of the backup's KDF, and FIPS mode.
@@ -108,7 +112,7 @@ def backup(  # noqa: PLR0913 - the options of a backup
         progress: Called with pages done and pages in all; an exception that it raises cancels the backup.
 
     Raises:
-        UsageError: The destination exists or can't be written, or the disk is full.
+        UsageError: The destination exists, is a URI or can't be written, or the disk is full.
         AccessDeniedError: A rule of the connection refuses it; or that rule's own error.
         TamperedError: A page of the source is damaged, or the copy does not pass its proof; nothing is left of it.
         apsw.BusyError: Somebody else was writing all the time.
@@ -144,8 +148,8 @@ def backup(  # noqa: PLR0913 - the options of a backup
         ) as source,
     ):
         content, pages = _copy(source, partial, secret, cost, origin, progress)
-        digest = _prove(partial, secret, cost, file.vfs_name, content)
-        facts["pages"] = pages
+        digest, notes = _prove(partial, secret, cost, file.vfs_name, content)
+        facts["pages"], size = pages, os.path.getsize(partial)
     if isinstance(connection, AuditedConnection) and connection.auditor is not None:
         connection.auditor.record("BACKUP", target=schema, query=f"backup to {os.path.basename(target)}")
     removed: tuple[str, ...] = ()
@@ -157,11 +161,12 @@ def backup(  # noqa: PLR0913 - the options of a backup
         source=file.path,
         path=target,
         pages=pages,
-        size=os.path.getsize(target),
+        size=size,
         digest=digest,
         compared=content is not None,
         removed=removed,
         seconds=time.monotonic() - began,
+        notes=notes,
     )
 
 
@@ -180,7 +185,7 @@ def restore(  # noqa: PLR0913 - the options of a restoration
 
     Args:
         path: The backup, or any encrypted database that nobody is writing to.
-        dest: The new database, which must not exist: nothing is ever overwritten.
+        dest: The path of the new database, which must not exist: nothing is ever overwritten.
         key: Key of the backup; None: the VFS's keyring has it.
         new_key: Key of the new database; None: the same.
         settings: Cost of the new database's KDF, and FIPS mode.
@@ -189,7 +194,7 @@ def restore(  # noqa: PLR0913 - the options of a restoration
         progress: Called with pages done and pages in all.
 
     Raises:
-        UsageError: The destination exists or can't be written, or it is a backup of another database.
+        UsageError: The destination exists, is a URI or can't be written, or it is a backup of another database.
         KeyUnavailableError, WrongKeyError, FormatError: The backup can't be opened.
         TamperedError: The backup is damaged, or the copy is not equal to it; nothing is left of the copy.
     """
@@ -212,7 +217,7 @@ def restore(  # noqa: PLR0913 - the options of a restoration
             assert access.credential.secret is not None  # noqa: S101 - it is unlocked
             secret = access.credential.secret if new_key is None else as_secret(new_key)
             content, pages = _copy(source, partial, secret, cost, None, progress)
-        digest = _prove(partial, secret, cost, vfs, content)
+        digest, notes = _prove(partial, secret, cost, vfs, content)
         facts["pages"] = pages
     return RestoreReport(
         backup=where,
@@ -222,6 +227,7 @@ def restore(  # noqa: PLR0913 - the options of a restoration
         pages=pages,
         digest=digest,
         seconds=time.monotonic() - began,
+        notes=notes,
     )
 
 
@@ -281,10 +287,10 @@ def _copy(  # noqa: PLR0913 - what a copy is made of
     source: Connection, partial: str, secret: Secret, settings: KdfSettings, origin: Origin | None, progress: Progress | None
 ) -> tuple[Content | None, int]:
     """Copy all pages into a new database, and return the content of the source, where it could be held still, and the pages."""
-    still = source.pragma("journal_mode") == "wal"
+    still = origin is None or source.pragma("journal_mode") == "wal"
     page_size = source.pragma("page_size")
     vfs = files_of(source)[0].vfs_name
-    if still:  # in WAL mode a snapshot disturbs nobody; in rollback mode it would keep writers out
+    if still:  # in WAL mode a snapshot disturbs nobody; in rollback mode it keeps writers out, and to a backup nobody writes
         source.execute("BEGIN")
         source.execute("SELECT count(*) FROM sqlite_schema").fetchall()
     with contextlib.closing(
@@ -317,8 +323,8 @@ def _step(copy: apsw.Backup, progress: Progress | None) -> None:
             progress(reached, copy.page_count)
 
 
-def _prove(partial: str, secret: Secret, settings: KdfSettings, vfs: str, content: Content | None) -> str:
-    """Open every page of a copy, have SQLite check it, compare it with its source; return the digest of its content.
+def _prove(partial: str, secret: Secret, settings: KdfSettings, vfs: str, content: Content | None) -> tuple[str, tuple[str, ...]]:
+    """Open every page of a copy, have SQLite check it, compare it with its source; return the content's digest, and notes.
 
     Raises:
         TamperedError: It is not what it should be.
@@ -332,4 +338,4 @@ def _prove(partial: str, secret: Secret, settings: KdfSettings, vfs: str, conten
     if content is not None and copied != content:
         msg = f"the copy is not equal to its source: {content.difference(copied)}"
         raise TamperedError(msg, file=partial)
-    return copied.digest()
+    return copied.digest(), report.notes

@@ -1,25 +1,28 @@
 """Check a database: does every page authenticate, what do WAL and journal hold, and is SQLite content with it?
 
 First the files are looked at as they are, without letting SQLite recover anything. Then the database is opened, which does what
-any next open would do (roll a hot journal back, say), and SQLite's integrity_check runs.
+any next open would do (roll a hot journal back, say), and SQLite's integrity_check runs. What it lacks of the application's own
+functions and collations is no damage: it is named, and whatever does not need it is checked.
 """
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 
 import apsw
 
 from heliosvfs import btrees
+from heliosvfs.connection import Connection
 from heliosvfs.errors import DiskFullError, HeliosError, UsageError
 from heliosvfs.keyring import Key
 from heliosvfs.opening import connect, open_untouched
-from heliosvfs.vfs import PageView, files_of, view_of
+from heliosvfs.vfs import DatabaseFile, PageView, files_of, view_of
 
-__all__ = ["BadPage", "CheckReport", "check", "open_pages"]
+__all__ = ["BadPage", "CheckReport", "check", "missing_here", "open_pages"]
 
 Progress = Callable[[int, int], None]
 _BATCH = 256  # pages between two calls of a progress function
@@ -45,6 +48,11 @@ class BadPage:
 
 
 _OF_THE_MOMENT = (UsageError, DiskFullError, apsw.FullError, apsw.BusyError, apsw.NoMemError, apsw.InterruptError)
+_MISSING = re.compile(  # how SQLite says that it lacks what an application defines
+    r"(?:no such|unknown|wrong number of arguments to) "
+    r"(?P<kind>function|collation sequence|tokenizer|module):? (?P<name>.*?)(?:\(\))?",
+    re.DOTALL,
+)
 _ONE_COPY = "one copy of the superblock is damaged or older than the other, which is in force: the next write makes both equal"
 
 
@@ -63,6 +71,8 @@ class CheckReport:
         problems: What else is wrong with the files.
         integrity: What SQLite's integrity_check reported; empty if it found nothing.
         notes: What else is good to know: nothing is lost by it.
+        missing: Functions, collations and tokenizers of the application's own that SQLite lacks here, for which integrity_check
+            could not look at everything. In the application it can, if `apsw.connection_hooks` gives them to each connection.
     """
 
     path: str
@@ -75,11 +85,18 @@ class CheckReport:
     problems: tuple[str, ...]
     integrity: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
         """Whether nothing is damaged."""
         return not self.problems and not self.integrity and all(page.harmless for page in self.bad_pages)
+
+
+def missing_here(error: apsw.Error) -> str:
+    """Return what of the database's application SQLite lacks here, in words; "" if the error is of another kind."""
+    found = _MISSING.fullmatch(str(error)) if isinstance(error, apsw.SQLError) else None
+    return f"the {found['kind'].removesuffix(' sequence')} {found['name']}" if found else ""
 
 
 @contextmanager
@@ -89,12 +106,16 @@ def open_pages(path: str | os.PathLike[str], *, key: Key | None = None, vfs: str
     Raises:
         KeyUnavailableError, WrongKeyError, FormatError, TamperedError, UsageError: As `heliosvfs.connect`.
     """
-    connection = open_untouched(path, key=key, vfs=vfs)
-    try:
-        with view_of(files_of(connection)[0]) as view:
-            yield view
-    finally:
-        connection.close()
+    with _opened(path, key, vfs) as (_, view):
+        yield view
+
+
+@contextmanager
+def _opened(path: str | os.PathLike[str], key: Key | None, vfs: str) -> Iterator[tuple[DatabaseFile, PageView]]:
+    with closing(open_untouched(path, key=key, vfs=vfs)) as connection:
+        file = files_of(connection)[0]
+        with view_of(file) as view:
+            yield file, view
 
 
 def check(
@@ -113,12 +134,17 @@ def check(
         TamperedError: The superblock is damaged or was altered: without it no page can be opened.
         UsageError, DiskFullError, apsw.BusyError: integrity_check could not run now: nothing is known of the database.
     """
-    with open_pages(path, key=key, vfs=vfs) as view:
+    with _opened(path, key, vfs) as (file, view):
         bad = _bad_pages(view, progress)
-        notes = [_ONE_COPY] if view.has_stale_superblock else []
         problems = [*view.notes, *([view.journal.problem] if view.journal.problem else [])]
-        if view.journal.hot is False and not view.wal.frames and view.file_pages < _header_pages(view):
-            problems.append(f"the file ends after {view.file_pages} of {_header_pages(view)} pages: it was truncated")
+        notes = [_ONE_COPY] if view.has_stale_superblock else []
+        _look_at_the_end(file, view, problems, notes)
+    integrity, missing = _integrity(path, key, vfs) if view.page_count else ((), ())  # there may not have been a first page yet
+    if missing:
+        notes.append(
+            f"integrity_check could not look at everything, which is no damage: it lacks {', '.join(missing)}, which the "
+            "application that made the database has"
+        )
     return CheckReport(
         path=os.fspath(path),
         pages=view.file_pages,
@@ -128,9 +154,32 @@ def check(
         hot_journal=view.journal.hot,
         journal_records=view.journal.records,
         problems=tuple(problems),
-        integrity=_integrity(path, key, vfs) if view.page_count else (),  # a database may not have had its first page yet
+        integrity=integrity,
         notes=tuple(notes),
+        missing=missing,
     )
+
+
+def _look_at_the_end(file: DatabaseFile, view: PageView, problems: list[str], notes: list[str]) -> None:
+    """Say whether the file ends too early, and whether within a page.
+
+    What a writer adds behind the committed end is torn if it is killed or the disk is full, and nothing depends on it. No writer
+    takes page 1 away and leaves the superblock saying that pages have been committed (docs/FORMAT.md, "Superblock").
+    """
+    committed = _header_pages(view)
+    pages, torn = divmod(file.xFileSize(), view.page_size)
+    where = f"the file ends within page {pages + 1}, {torn} bytes after its beginning"
+    if not pages and file.access.superblock.populated:
+        problems.append(f"{where}, and pages have been committed: it was truncated")
+    elif view.journal.hot is False and not view.wal.frames and pages < committed:
+        problems.append(f"the file ends after {pages} of {committed} pages: it was truncated")
+    elif torn:
+        owners = btrees.owners(view.read, view.page_size, view.usable_size, view.page_count)
+        harmless = _harmless(view, pages + 1, owners)
+        if harmless:
+            notes.append(f"{where}: a writer was interrupted there, and nothing is lost: {harmless}")
+        else:
+            problems.append(f"{where}, and neither WAL nor journal holds its content: it was truncated")
 
 
 def _header_pages(view: PageView) -> int:
@@ -171,19 +220,67 @@ def _harmless(view: PageView, number: int, owners: dict[int, btrees.Owner]) -> s
     return ""
 
 
-def _integrity(path: str | os.PathLike[str], key: Key | None, vfs: str) -> tuple[str, ...]:
+def _integrity(path: str | os.PathLike[str], key: Key | None, vfs: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Run integrity_check; return what it found, and what it lacked of the database's application."""
     try:
         connection = connect(path, key=key, create=False, vfs=vfs)
     except _OF_THE_MOMENT:
         raise
     except (HeliosError, apsw.Error) as error:
-        return (f"it can't be opened: {error}",)
+        return (f"it can't be opened: {error}",), ()
     try:
-        found = [str(row[0]) for row in connection.execute("PRAGMA integrity_check")]
+        return _found_by(connection, "integrity_check"), ()
+    except apsw.SQLError as error:  # SQLite could not even begin
+        return _in_pieces(connection, error)
     except _OF_THE_MOMENT:
         raise
     except (HeliosError, apsw.Error) as error:
-        return (f"integrity_check stopped: {error}",)
+        return (f"integrity_check stopped: {error}",), ()
     finally:
         connection.close()
-    return () if found == ["ok"] else tuple(found)
+
+
+def _found_by(connection: Connection, check: str) -> tuple[str, ...]:
+    return tuple(str(text) for (text,) in connection.execute(f"PRAGMA main.{check}") if text != "ok")
+
+
+def _in_pieces(connection: Connection, why: apsw.SQLError) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Check each table for itself, then the whole as far as no expression is evaluated; return findings, and what is lacking.
+
+    Args:
+        connection: The database.
+        why: Why that could not be done at once.
+    """
+    found, missing = list[str](), [missing_here(why)]
+    tables = """SELECT name, format('("%w")', name), format('SELECT 1 FROM main."%w" WHERE "%w" MATCH ''x''', name, name)
+        FROM main.sqlite_schema WHERE type = 'table'"""
+    try:
+        for table, quoted, match in connection.execute(tables).fetchall():
+            try:
+                found += _found_by(connection, f"integrity_check{quoted}")
+            except apsw.SQLError as error:
+                lacks = missing_here(error) or _lacks_for(connection, str(match))
+                if lacks:
+                    missing.append(lacks)
+                else:
+                    found.append(f"integrity_check of {table} stopped: {error}")
+        connection.pragma("ignore_check_constraints", True)  # noqa: FBT003 - a PRAGMA's value
+        with suppress(apsw.SQLError):  # what it lacks is known by now
+            found += _found_by(connection, "quick_check")
+    except _OF_THE_MOMENT:
+        raise
+    except (HeliosError, apsw.Error) as error:
+        found.append(f"integrity_check stopped: {error}")
+    known = tuple(dict.fromkeys(filter(None, missing)))
+    if not known and not found:
+        found.append(f"integrity_check stopped: {why}")
+    return tuple(dict.fromkeys(found)), known
+
+
+def _lacks_for(connection: Connection, query: str) -> str:
+    """Return what a query lacks: integrity_check does not say which tokenizer an index for full-text search would have needed."""
+    try:
+        connection.execute(query).fetchall()
+    except apsw.SQLError as error:
+        return missing_here(error)
+    return ""

@@ -1,8 +1,11 @@
 """Convert a plain SQLite database into an encrypted one, and back.
 
 The copy is made by VACUUM INTO, which keeps rowids, and is proven before it gets its name: schema, settings, and each table's
-rows by count and SHA-256 over every value with its rowid, and for an encrypted copy every page. The source is opened for reading
-only and is left byte for byte as it was.
+rows by count and SHA-256 over every stored value with its rowid, and for an encrypted copy every page. The source is opened for
+reading only and is left byte for byte as it was.
+
+VACUUM INTO needs what a schema needs: functions and collations of the application's own. The application gives them to these
+connections, as to any, by `apsw.connection_hooks`.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ from urllib.parse import quote
 import apsw
 import msgspec
 
-from heliosvfs.check import check
+from heliosvfs.check import check, missing_here
 from heliosvfs.errors import FormatError, HeliosError, TamperedError, UsageError
 from heliosvfs.keyring import Key, as_secret
 from heliosvfs.keys import KdfSettings
@@ -32,6 +35,7 @@ __all__ = ["ConvertReport", "decrypt", "encrypt"]
 Progress = Callable[[int, int], None]
 
 _SETTINGS = ("user_version", "application_id", "encoding", "auto_vacuum")
+_BESIDE = ("-wal", "-shm", "-journal")  # while one of them is there, the file alone may not be the database
 _STEPS = 5000  # of SQLite's virtual machine between two looks at the size of the copy
 
 
@@ -45,7 +49,7 @@ class ConvertReport:
         page_size: Bytes of a page of the copy.
         pages: Its pages.
         tables: Rows by table, virtual tables' own ones included.
-        digest: SHA-256 over schema, settings and all rows, the same for both, hexadecimal.
+        digest: SHA-256 over schema, settings and all rows as they are stored, the same for both, hexadecimal.
         seconds: Time it took.
     """
 
@@ -72,7 +76,7 @@ def encrypt(  # noqa: PLR0913 - the options of a conversion
 
     Args:
         source: The plain database; it is not touched.
-        dest: The encrypted copy; it must not exist.
+        dest: The path of the encrypted copy; it must not exist.
         key: Its key.
         page_size: Bytes of its pages; None: the source's.
         settings: Cost of its KDF, and FIPS mode.
@@ -80,7 +84,8 @@ def encrypt(  # noqa: PLR0913 - the options of a conversion
         progress: Called with pages written and pages expected.
 
     Raises:
-        UsageError: The destination exists, the source needs recovery first, or the disk is full.
+        UsageError: The destination exists or is a URI, the source needs recovery first, or functions of its application, or the
+            disk is full.
         FormatError: The source is no plain SQLite database.
         TamperedError: The copy is not equal to the source; it was removed.
     """
@@ -116,13 +121,13 @@ def decrypt(
 
     Args:
         source: The encrypted database; its content is not touched.
-        dest: The plain copy; it must not exist.
+        dest: The path of the plain copy; it must not exist.
         key: The source's key; None: the VFS's keyring has it.
         vfs: Name of a registered `heliosvfs.HeliosVFS`.
         progress: Called with pages written and pages expected.
 
     Raises:
-        UsageError: The destination exists, or the disk is full.
+        UsageError: The destination exists or is a URI, the source needs functions of its application, or the disk is full.
         KeyUnavailableError, WrongKeyError, FormatError: The source can't be opened.
         TamperedError: The source is damaged, or the copy is not equal to it; the copy was removed.
     """
@@ -152,21 +157,22 @@ def _open_plain(path: str, vfs: str | None = None) -> apsw.Connection:
     if not os.path.exists(path):
         msg = f"{path} does not exist"
         raise UsageError(msg)
-    require_regular(path)
-    uri = f"file:{quote(os.path.abspath(path))}?mode=ro"
+    real = os.path.realpath(path)  # WAL and journal lie beside the file itself, not beside a link to it
+    require_regular(real)
+    uri = f"file:{quote(real)}?mode=ro"
     flags = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
-    beside = [suffix for suffix in ("-wal", "-journal") if os.path.exists(path + suffix)]
     for options in ("", "&immutable=1"):
         connection = apsw.Connection(uri + options, flags=flags, vfs=vfs)
         try:
             connection.pragma("schema_version")
         except apsw.NotADBError:
             connection.close()
-            msg = f"{path} is {_instead_of_plain(path)}"
+            msg = f"{path} is {_instead_of_plain(real)}"
             raise FormatError(msg) from None
         except (apsw.CantOpenError, apsw.ReadOnlyError) as error:
             connection.close()
-            if beside or options:
+            recovers = getattr(error, "extendedresult", 0) in (apsw.SQLITE_READONLY_ROLLBACK, apsw.SQLITE_READONLY_RECOVERY)
+            if options or recovers or any(os.path.lexists(real + suffix) for suffix in _BESIDE):
                 msg = (
                     f"{path} was not closed properly and SQLite would have to write to it first: open it once with a SQLite "
                     "program, close that, and try again"
@@ -176,7 +182,7 @@ def _open_plain(path: str, vfs: str | None = None) -> apsw.Connection:
         except BaseException:
             connection.close()
             raise
-        if connection.pragma("schema_version") or os.path.getsize(path):
+        if connection.pragma("schema_version") or os.path.getsize(real):
             return connection
         connection.close()
         msg = f"{path} is empty: there is no database in it"
@@ -232,6 +238,15 @@ class _Job:
             copy = f"file:{quote(os.path.abspath(partial))}?{self.options}"
             with presenting(credential, copy):
                 source.execute("VACUUM INTO ?", (copy,))
+        except apsw.SQLError as error:
+            missing = missing_here(error)
+            if not missing:
+                raise
+            msg = (
+                f"{self.source} can't be copied without {missing}, which only its application has: that has to convert it, by "
+                f"heliosvfs.convert, with a function in apsw.connection_hooks that gives {missing} to each new connection"
+            )
+            raise UsageError(msg) from error
         finally:
             source.set_progress_handler(None)
         if progress is not None:
@@ -246,7 +261,8 @@ class Content:
         settings: Settings that belong to its content.
         schema: Rows of sqlite_schema without their root pages.
         rows: Number of rows by table.
-        hashes: SHA-256 of the rows by table, hexadecimal.
+        hashes: SHA-256 of the rows by table, hexadecimal. A generated column is a part of them if it is stored; the others follow
+            from these and the schema, and to compute them may take a function that only the application has.
     """
 
     settings: dict[str, object]
@@ -256,7 +272,10 @@ class Content:
 
     @classmethod
     def of(cls, connection: apsw.Connection) -> Content:
-        """Read the whole content of a connection's main database."""
+        """Read the whole content of a connection's main database.
+
+        Collations that are not known are stood in for, as long as that takes: rows come in the order in which they are stored.
+        """
         settings = {name: connection.pragma(name) for name in _SETTINGS}
         schema = tuple(
             connection.execute(
@@ -265,8 +284,9 @@ class Content:
         )
         rows, hashes = {}, {}
         stored = [str(name) for (name,) in connection.execute(_STORED_TABLES)]
-        for table in stored:
-            rows[table], hashes[table] = _hash(connection, table)
+        with _any_collation(connection):
+            for table in stored:
+                rows[table], hashes[table] = _hash(connection, table)
         return cls(settings, schema, rows, hashes)
 
     def digest(self) -> str:
@@ -283,16 +303,36 @@ class Content:
         return f"tables differ: {', '.join(tables)}"
 
 
+_VIRTUAL = 2  # "hidden" of PRAGMA table_xinfo for generated columns that are not stored
 # every table with pages of its own: virtual tables are stored in their shadow tables, views nowhere
 _STORED_TABLES = "SELECT name FROM main.sqlite_schema WHERE type = 'table' AND rootpage > 0 ORDER BY name"
+
+
+@contextlib.contextmanager
+def _any_collation(connection: apsw.Connection) -> Iterator[None]:
+    """Let a connection read tables whose keys are in an order that only their application knows; nothing may be written."""
+    names: list[str] = []
+
+    def stand_in(to: apsw.Connection, name: str) -> None:
+        names.append(name)
+        to.create_collation(name, lambda one, other: (one > other) - (one < other))
+
+    connection.collation_needed(stand_in)
+    try:
+        yield
+    finally:
+        connection.collation_needed(None)
+    for name in names:  # but after a failure, when statements may still need them
+        connection.create_collation(name, None)
 
 
 def _hash(connection: apsw.Connection, table: str) -> tuple[int, str]:
     """Return the number of rows of a table and a SHA-256 over rowid and values, in the order in which they are stored."""
     name = _quoted(table)
-    columns = list(connection.execute("SELECT name, pk FROM pragma_table_xinfo(?, 'main') ORDER BY cid", (table,)))
-    names = {str(column).lower() for column, _ in columns}
-    keys = [str(column) for column, rank in sorted(columns, key=lambda column: column[1]) if rank]
+    # a PRAGMA, not its function: a table of the database may have the name of that
+    described = list(connection.execute(f"PRAGMA main.table_xinfo({name})"))
+    names = {str(column).lower() for _, column, _, _, _, _, _ in described}
+    keys = [str(column) for _, column, _, _, _, rank, _ in sorted(described, key=lambda column: column[5]) if rank]
     rowid = next((alias for alias in ("rowid", "_rowid_", "oid") if alias not in names), None)
     if rowid is not None and _has_rowid(connection, table):
         order = identity = rowid
@@ -301,7 +341,7 @@ def _hash(connection: apsw.Connection, table: str) -> tuple[int, str]:
     # text goes as bytes, because a database may hold text that is not valid UTF-8
     values = ", ".join(
         f"typeof({c}), CASE typeof({c}) WHEN 'text' THEN CAST({c} AS BLOB) ELSE {c} END"
-        for c in (_quoted(str(column)) for column, _ in columns)
+        for c in (_quoted(str(column)) for _, column, _, _, _, _, hidden in described if hidden != _VIRTUAL)
     )
     digest, count, encode = hashlib.sha256(), 0, msgspec.msgpack.encode
     query = f"SELECT {identity}, {values} FROM main.{name} NOT INDEXED ORDER BY {order}"  # noqa: S608 - names are quoted
@@ -316,7 +356,7 @@ def _rows(connection: apsw.Connection, query: str) -> Iterator[tuple[object, ...
 
 
 def _has_rowid(connection: apsw.Connection, table: str) -> bool:
-    return not connection.execute("SELECT wr FROM pragma_table_list WHERE schema = 'main' AND name = ?", (table,)).get
+    return not any(without for _, _, _, _, without, _ in connection.execute(f"PRAGMA main.table_list({_quoted(table)})"))
 
 
 def _quoted(name: str) -> str:

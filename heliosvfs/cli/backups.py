@@ -13,11 +13,12 @@ from heliosvfs.backup import BackupReport
 from heliosvfs.backup import backup as back_up
 from heliosvfs.backup import restore as restore_database
 from heliosvfs.cli.keys import KeyOptions, takes_keys
-from heliosvfs.cli.output import MOST_DAYS, JsonOption, print_json, print_table, progress_bar
+from heliosvfs.cli.output import MOST_DAYS, JsonOption, print_json, print_table, progress_bar, visible
 from heliosvfs.cli.recording import recorded
 from heliosvfs.errors import UsageError
 from heliosvfs.keys import KdfSettings
 from heliosvfs.origins import backups_in
+from heliosvfs.partials import require_free
 
 __all__ = ["backup", "backups", "restore"]
 
@@ -40,9 +41,8 @@ def backup(  # noqa: PLR0913 - the options of the command
     as_json: JsonOption = False,
 ) -> None:
     """Write an encrypted backup of a database in use, and prove it; under the same key unless another is named."""
-    if os.path.lexists(dest) and not dest.is_dir():  # before anybody types a passphrase in vain
-        msg = f"{dest} exists already: nothing is overwritten; move it away or choose another name"
-        raise UsageError(msg)
+    if not dest.is_dir():
+        require_free(os.fspath(dest))  # before anybody types a passphrase in vain
     present, another = key.source(), new_key.source_if_given()
     settings = KdfSettings(fips_mode=True) if fips else None
     with recorded(source, present, create=False) as connection:
@@ -59,8 +59,14 @@ def _tell(report: BackupReport, *, as_json: bool) -> None:
         f"{report.path}: {report.pages} pages, {report.size} bytes, every page opened again"
         f"{' and every row compared' if report.compared else ''} (SHA-256 {report.digest[:16]}…), {report.seconds:.1f} s"
     )
+    _print_notes(report.notes)
     for path in report.removed:
         typer.echo(f"removed {path}: its days were over")
+
+
+def _print_notes(notes: tuple[str, ...]) -> None:
+    for note in notes:
+        typer.echo(visible(note, keep=""))  # it holds names from the database
 
 
 def backups(
@@ -91,9 +97,7 @@ def restore(  # noqa: PLR0913 - the options of the command
     as_json: JsonOption = False,
 ) -> None:
     """Check a backup, copy it into a new database, and prove that one equal to it."""
-    if os.path.lexists(dest):
-        msg = f"{dest} exists already: nothing is overwritten; move it away or choose another name"
-        raise UsageError(msg)
+    require_free(os.fspath(dest))
     present, another = key.source(), new_key.source_if_given()
     with progress_bar(f"Restoring {source.name}") as progress:
         report = restore_database(
@@ -110,3 +114,4 @@ def restore(  # noqa: PLR0913 - the options of the command
     else:
         made = f", made {report.created}" if report.created else ""
         typer.echo(f"{report.path}: {report.pages} pages, equal to {report.backup}{made}, {report.seconds:.1f} s")
+        _print_notes(report.notes)

@@ -13,7 +13,7 @@ import typer
 
 from heliosvfs.check import check as check_database
 from heliosvfs.cli.keys import KeyOptions, takes_keys
-from heliosvfs.cli.output import JsonOption, print_facts, print_json, print_table, progress_bar
+from heliosvfs.cli.output import JsonOption, print_facts, print_json, print_table, progress_bar, visible
 from heliosvfs.connection import KeySlot
 from heliosvfs.convert import ConvertReport
 from heliosvfs.convert import decrypt as decrypt_database
@@ -21,6 +21,7 @@ from heliosvfs.convert import encrypt as encrypt_database
 from heliosvfs.errors import UsageError
 from heliosvfs.keys import KdfSettings
 from heliosvfs.opening import open_untouched, require_regular
+from heliosvfs.partials import require_free
 from heliosvfs.salvage import salvage as salvage_database
 from heliosvfs.vfs import files_of
 
@@ -46,7 +47,7 @@ def encrypt(  # noqa: PLR0913 - the options of the command
     as_json: JsonOption = False,
 ) -> None:
     """Make an encrypted copy of a plain SQLite database, proven equal to it."""
-    _require_new(dest)
+    require_free(os.fspath(dest))  # before anybody types a passphrase in vain
     chosen = key.new_source()
     with progress_bar(f"Encrypting {source.name}") as progress:
         report = encrypt_database(
@@ -64,17 +65,11 @@ def decrypt(
     as_json: JsonOption = False,
 ) -> None:
     """Make a plain copy of an encrypted database, proven equal to it. Whoever can read the copy can read the data."""
-    _require_new(dest)
+    require_free(os.fspath(dest))  # before anybody types a passphrase in vain
     chosen = key.source()
     with progress_bar(f"Decrypting {source.name}") as progress:
         report = decrypt_database(source, dest, key=chosen, progress=progress)
     _print_conversion(report, as_json=as_json)
-
-
-def _require_new(dest: Path) -> None:
-    if os.path.lexists(dest):  # before anybody types a passphrase in vain
-        msg = f"{dest} exists already: nothing is overwritten; move it away or choose another name"
-        raise UsageError(msg)
 
 
 def _print_conversion(report: ConvertReport, *, as_json: bool) -> None:
@@ -153,15 +148,16 @@ def check(
                 "pages": report.pages,
                 "WAL": f"{report.wal_frames} committed frames, {report.wal_leftover} left over",
                 "journal": f"hot, {report.journal_records} records" if report.hot_journal else "none to roll back",
-                "integrity_check": "; ".join(report.integrity) or "ok",
+                "integrity_check": "; ".join(report.integrity) or ("ok as far as it could look" if report.missing else "ok"),
             }
         )
         if report.bad_pages:
             rows = [[p.page, p.offset, p.owner, p.harmless or f"DAMAGED: {p.why}"] for p in report.bad_pages]
             print_table("Pages that fail authentication", ["page", "offset", "belongs to", "verdict"], rows)
         for line in (*report.problems, *report.notes):
-            typer.echo(line)
-        typer.echo(f"{file}: all is well" if report.ok else f"{file}: damaged; `heliosvfs salvage` saves what can be read")
+            typer.echo(visible(line, keep=""))  # it may hold names from the database
+        well = "every page is as it was written" if report.missing else "all is well"
+        typer.echo(f"{file}: {well}" if report.ok else f"{file}: damaged; `heliosvfs salvage` saves what can be read")
     if not report.ok:
         raise typer.Exit(_FOUND_SOMETHING)
 
@@ -178,7 +174,7 @@ def salvage(
     as_json: JsonOption = False,
 ) -> None:
     """Save everything that still authenticates into a new encrypted database, under the same key unless another is named."""
-    _require_new(dest)
+    require_free(os.fspath(dest))  # before anybody types a passphrase in vain
     present, another = key.source(), new_key.source_if_given()
     with progress_bar(f"Salvaging {damaged.name}") as progress:
         report = salvage_database(damaged, dest, key=present, dest_key=another, progress=progress)
@@ -187,7 +183,7 @@ def salvage(
     else:
         print_table("Rows saved", ["table", "rows"], [[name, rows] for name, rows in report.tables.items()])
         for line in (*report.problems, *report.notes):
-            typer.echo(line)
+            typer.echo(visible(line, keep=""))  # it may hold names from the database
         for name, rows in report.missing.items():
             typer.echo(f"{name}: {'an unknown number of' if rows is None else rows} rows are missing")
         typer.echo(

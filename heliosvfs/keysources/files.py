@@ -20,7 +20,7 @@ class KeyFile:
 
     Args:
         path: The file.
-        passphrase: The file holds a passphrase (its first line, UTF-8) and not a raw key.
+        passphrase: The file holds a passphrase (one line of UTF-8, whose newline does not count) and not a raw key.
         allow_shared: Accept a file that others than its owner may read or write.
     """
 
@@ -32,7 +32,8 @@ class KeyFile:
         """Read the key.
 
         Raises:
-            KeyUnavailableError: The file can't be read, others may read it, or it holds no key.
+            KeyUnavailableError: The file can't be read, others may read it, or it holds no key, or more than one line where it
+                holds a passphrase: nobody knows then whether the others belong to it.
         """
         where = f"the key file {os.fspath(self.path)}"
         try:

@@ -39,8 +39,20 @@ def _raw_key(content: bytes, where: str) -> Secret:
 
 
 def _passphrase(content: bytes, where: str) -> Secret:
+    """Read a passphrase: one line, whose newline does not count.
+
+    Raises:
+        KeyUnavailableError: It is none, or more than one line: nobody knows then whether the others belong to it.
+    """
+    text = content.removesuffix(b"\n").removesuffix(b"\r")
+    if b"\n" in text:
+        msg = (
+            f"{where} holds more than one line, and a passphrase is one: remove the others; a database whose passphrase is "
+            "all of them opens with heliosvfs.connect(path, key=TEXT)"
+        )
+        raise KeyUnavailableError(msg)
     try:
-        return Secret.passphrase(content.removesuffix(b"\n").removesuffix(b"\r").decode())
+        return Secret.passphrase(text.decode())
     except UnicodeDecodeError:
         msg = f"{where} holds a passphrase that is not UTF-8"
     except UsageError as error:

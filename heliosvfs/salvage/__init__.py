@@ -12,10 +12,10 @@ import os
 from dataclasses import replace
 
 from heliosvfs.check import open_pages
-from heliosvfs.errors import FormatError, UsageError
+from heliosvfs.errors import FormatError
 from heliosvfs.keyring import Key
 from heliosvfs.opening import connect
-from heliosvfs.partials import named_when_done
+from heliosvfs.partials import named_when_done, require_free
 from heliosvfs.salvage.rebuilding import Progress, beginnings, salvage_pages
 from heliosvfs.salvage.reports import DamagedPage, SalvageReport
 from heliosvfs.vfs import PageView
@@ -38,7 +38,7 @@ def salvage(  # noqa: PLR0913 - two databases and how to open them
 
     Args:
         source_path: The damaged database.
-        dest_path: The new one; it must not exist. It gets its name when it is whole.
+        dest_path: The path of the new one; it must not exist. It gets its name when it is whole.
         key: Key of the damaged database; None: the VFS's keyring has it.
         dest_key: Key of the new one; None: the same.
         vfs: Name of a registered `heliosvfs.HeliosVFS`.
@@ -50,10 +50,7 @@ def salvage(  # noqa: PLR0913 - two databases and how to open them
         TamperedError: The superblock of the damaged one is damaged: without it no page can be opened.
     """
     where = os.fspath(dest_path)
-    beside = [where + suffix for suffix in ("-wal", "-journal") if os.path.lexists(where + suffix)]
-    if beside:
-        msg = f"{beside[0]} exists already: SQLite would take it for a part of the new database"
-        raise UsageError(msg)
+    require_free(where)
     with open_pages(source_path, key=key, vfs=vfs) as pages:
         if not pages.page_count:
             msg = f"{os.fspath(source_path)} has no pages: there is nothing to salvage"

@@ -29,7 +29,7 @@ from heliosvfs.errors import UsageError
 from heliosvfs.salvage.copies import Copy
 from heliosvfs.salvage.reports import DamagedPage, SalvageReport
 from heliosvfs.salvage.schemas import create, create_virtual_table, make_sequence_table, make_statistics_tables, permissive
-from heliosvfs.salvage.tables import LostAndFound, Table, quoted
+from heliosvfs.salvage.tables import LostAndFound, Table, pragma, quoted
 
 __all__ = ["Progress", "beginnings", "salvage_pages"]
 
@@ -302,6 +302,6 @@ class _Rebuilding:
 
     def _rows_by_index(self, copy: Copy) -> int | None:
         """Return how many rows a table had, from an index that is complete and not partial; None if there is none."""
-        query = "SELECT name FROM pragma_index_list(?, 'main') WHERE NOT partial"
-        names = [name for (name,) in self._connection.execute(query, (copy.entry.name,))]
+        indexes = pragma(self._connection, "index_list", copy.entry.name)
+        names = [str(name) for _, name, _, _, partial in indexes if not partial]
         return next((self._entries[name] for name in names if name in self._entries), None)

@@ -10,7 +10,7 @@ import apsw
 
 from heliosvfs.btrees import Row, UndecodableText, Value
 
-__all__ = ["LostAndFound", "RowRefusedError", "Table", "quoted"]
+__all__ = ["LostAndFound", "RowRefusedError", "Table", "pragma", "quoted"]
 
 _VIRTUAL, _STORED = 2, 3  # "hidden" of PRAGMA table_xinfo, for the two kinds of generated columns
 _MOST_FIELDS = 1990  # SQLite allows 2000 columns in a table, and four are taken
@@ -23,6 +23,11 @@ class RowRefusedError(Exception):
 def quoted(name: str) -> str:
     """Quote an identifier."""
     return '"' + name.replace('"', '""') + '"'
+
+
+def pragma(connection: apsw.Connection, what: str, name: str) -> list[tuple[apsw.SQLiteValue, ...]]:
+    """Return the rows of a PRAGMA about an object of the main database; the function of that PRAGMA may be hidden by a table."""
+    return connection.execute(f"PRAGMA main.{what}({quoted(name)})").fetchall()
 
 
 @dataclass(frozen=True)
@@ -48,22 +53,20 @@ class Table:
     @classmethod
     def of(cls, connection: apsw.Connection, name: str) -> Table:
         """Describe a table that is there."""
-        rows = connection.execute("SELECT wr FROM pragma_table_list(?) WHERE schema = 'main'", (name,)).fetchall()
-        without_rowid = any(wr for (wr,) in rows)
-        query = "SELECT cid, name, type, pk, hidden FROM pragma_table_xinfo(?) ORDER BY cid"
-        columns = connection.execute(query, (name,)).fetchall()
-        names = {cid: None if hidden in (_VIRTUAL, _STORED) else str(column) for cid, column, _, _, hidden in columns}
-        key = connection.execute("SELECT name FROM pragma_index_list(?) WHERE origin = 'pk'", (name,)).fetchall()
+        without_rowid = any(wr for _, _, _, _, wr, _ in pragma(connection, "table_list", name))
+        columns = [(cid, column, pk, hidden) for cid, column, _, _, _, pk, hidden in pragma(connection, "table_xinfo", name)]
+        names = {cid: None if hidden in (_VIRTUAL, _STORED) else str(column) for cid, column, _, hidden in columns}
+        key = [str(index) for _, index, _, origin, _ in pragma(connection, "index_list", name) if origin == "pk"]
         if without_rowid:  # the table is its primary key's index
-            cids = connection.execute("SELECT cid FROM pragma_index_xinfo(?) ORDER BY seqno", key[0]).fetchall()
-            return cls(name, without_rowid, tuple(names[cid] for (cid,) in cids), -1, "")
-        stored = [(column, pk) for _, column, _, pk, hidden in columns if hidden != _VIRTUAL]
+            cids = [cid for _, cid, _, _, _, _ in pragma(connection, "index_xinfo", key[0])]
+            return cls(name, without_rowid, tuple(names[cid] for cid in cids), -1, "")
+        stored = [(column, pk) for _, column, pk, hidden in columns if hidden != _VIRTUAL]
         # a primary key that has no index of its own is the rowid
         alias = next((i for i, (_, pk) in enumerate(stored) if pk and not key), -1)
-        taken = {str(column).lower() for _, column, _, _, _ in columns}
+        taken = {str(column).lower() for _, column, _, _ in columns}
         free = [word for word in ("rowid", "_rowid_", "oid") if word not in taken]
         rowid = free[0] if free and alias < 0 else ""
-        return cls(name, without_rowid, tuple(names[cid] for cid, _, _, _, hidden in columns if hidden != _VIRTUAL), alias, rowid)
+        return cls(name, without_rowid, tuple(names[cid] for cid, _, _, hidden in columns if hidden != _VIRTUAL), alias, rowid)
 
     def insert(self, connection: apsw.Connection, row: Row) -> None:
         """Put a stored row back.
