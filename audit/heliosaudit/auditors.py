@@ -79,6 +79,7 @@ class Auditor:
         self.commits = Commits(self.writer, self.ledger, self.gate)
         self.unfinished = Unfinished(self.commits)
         self.nested = Nested(self.writer, self.ledger)
+        self.ledger.is_within = self.nested.is_open
         self.trace: Any = None
         self.is_closed = self.has_ended = False
         self._closing: Event | None = None
@@ -105,9 +106,11 @@ class Auditor:
     # -- the start of a statement --------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Forget what was asked before a statement is prepared: it was asked by one that is half-read."""
+        """Set aside what was asked before a statement is prepared: of one around it, or one that is half-read."""
         self.commits.recorded = 0
-        self.gate.take_actions()
+        asked, outer = self.gate.take_actions(), self.nested.executing
+        if asked and outer is not None and outer.running is not None:
+            outer.running.asked = [*outer.running.asked, *asked]  # when it was prepared again
         failures.record_stray(self)
 
     def on_statement(self, cursor: apsw.Cursor, sql: str, bindings: Any) -> bool:
@@ -135,7 +138,7 @@ class Auditor:
     def _begin(self, running: Running, cursor: Cursor) -> None:
         cursor.running = running
         if self.images is not None:
-            self.images.running = running
+            self.images.begin(running)
         try:
             if running.verdict.event_class in _READS:
                 self._before_read(running)
@@ -167,8 +170,9 @@ class Auditor:
         verdict = running.verdict
         if _may_make_reserved_name(running):
             self._reserved = self._verdicts.reserved_names()
-        if verdict.is_work and verdict.is_logged and (self.writer.connection.in_transaction or self._wants(verdict)):
-            if not self.writer.connection.in_transaction:
+        in_transaction = self.writer.connection.in_transaction
+        if (verdict.is_work and verdict.is_logged and in_transaction) or (not in_transaction and self._may_be_work(verdict)):
+            if not in_transaction:
                 self._end_orphans()
                 self.commits.begin(running)
             if not verdict.never_returns_rows:
@@ -187,9 +191,17 @@ class Auditor:
         for orphan in self.commits.orphans():  # or SQLite would commit nothing any more
             self.finish(orphan)
 
-    def _wants(self, verdict: Verdict) -> bool:
-        """Tell whether the policy wants this user's events."""
-        return verdict.reads_log or captures.who(self.policy).wanted
+    def _may_be_work(self, verdict: Verdict) -> bool:
+        """Tell whether an autocommit statement must not be committed before its event is written.
+
+        SQLite may prepare a statement again only when it runs, because the schema has changed, and then it may change another
+        table than its verdict says.
+        """
+        if not (verdict.reads_log or captures.who(self.policy).wanted):
+            return False
+        return (verdict.is_work and verdict.is_logged) or (
+            verdict.event_class in ("DDL", "DML") and self.policy.logs(verdict.event_class)
+        )
 
     def _before_transaction(self, verdict: Verdict) -> None:
         transactions = self.ledger.transactions
@@ -199,7 +211,7 @@ class Auditor:
             # half-read: docs/AUDIT.md, "What differs").
             for cursor in self.commits.held_cursors():
                 cursor.drain()
-        if not transactions.frames:
+        if not transactions.frames or self.nested.is_open():  # SQLite refuses it
             return
         outermost = verdict.operation == "RELEASE" and transactions.index_of(verdict.savepoint) == 0
         if verdict.operation == "COMMIT" or outermost or (verdict.operation == "SAVEPOINT" and self.writer.is_writing):
@@ -309,9 +321,13 @@ class Auditor:
             cursor.repeat = Repeat(running, event, self.policy)
         return True
 
+    def judge_again(self, running: Running) -> None:
+        """Judge a statement anew that SQLite has prepared again."""
+        self._verdicts.judge_again(running)
+
     def _finish(self, running: Running) -> None:
         self.let_commits_end(running)
-        self._verdicts.judge_again(running)
+        self.judge_again(running)
         verdict = running.verdict
         if verdict.event_class == "TRANSACTION":
             self.follow(running)

@@ -117,7 +117,7 @@ class Blob:
         try:
             if running is not None:
                 rows, running.rows = running.rows, 1
-            self._blob.write(data)
+            self._write(data)
         except BaseException as error:
             self._auditor.leave(was)
             if running is not None and isinstance(error, (apsw.Error, TypeError, ValueError)):
@@ -125,6 +125,14 @@ class Blob:
             self._failed(error)
             raise
         self._auditor.leave(was)
+
+    def _write(self, data: Any) -> None:
+        images = self._auditor.images
+        if images is None or self._running is None:
+            self._blob.write(data)
+            return
+        with images.during(self._running):
+            self._blob.write(data)
 
     def _ask_rules(self, data: Any) -> None:
         """Let the rules see what is to be written, with what will stand before and after it.

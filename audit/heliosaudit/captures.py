@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import math
 import secrets
 import time
 import weakref
@@ -15,7 +16,7 @@ import msgspec
 
 from heliosaudit import sessions
 from heliosaudit.events import Event, timestamp
-from heliosaudit.literals import literal, without_uri_secrets
+from heliosaudit.literals import literal, stored, without_uri_secrets
 from heliosaudit.policies import Policy
 from heliosaudit.statements import Action, Verdict
 
@@ -90,11 +91,18 @@ class Running:
         self.cursor = None if cursor is None else weakref.ref(cursor)
         self.verdict = verdict
         self.sql = sql
-        self.bindings = bindings
+        self.bindings = bindings if type(bindings) is tuple or verdict.never_returns_rows else _copied(bindings)
         self.changes = changes
         self.session = sessions.current()
         self.occurred = time.time_ns()
         self.started = time.perf_counter_ns()
+
+
+def _copied(bindings: Bindings) -> Bindings:
+    """Return what is bound as it is now: the application may change it before a statement that is half-read ends."""
+    if type(bindings) is dict:
+        return bindings.copy()
+    return tuple(bindings) if type(bindings) is list else bindings
 
 
 def said(error: BaseException) -> str:
@@ -192,8 +200,8 @@ def describe(
         return "", None, None
     if verdict.operation in _OPENING and bindings is not None:
         bindings = _without_keys(bindings)
-    if not template.has_parameters or not verdict.shows_values:
-        return template.text, None, None
+    if bindings is None or not template.has_parameters or not verdict.shows_values:
+        return template.text, None, None  # without bindings, what looks like parameters is none, as in CREATE VIRTUAL TABLE
     if policy.capture_parameters == "redactable":
         salted = [(secrets.token_bytes(16), _storable(value)) for value in template.values(bindings)]
         return template.text, [commitment(salt, value) for salt, value in salted], salted
@@ -223,7 +231,11 @@ def _without_keys(bindings: Bindings) -> Bindings:
 
 
 def _without_key(value: Any) -> Any:
-    return without_uri_secrets(value) if isinstance(value, str) else value
+    name = stored(value)
+    if isinstance(name, bytes):  # SQLite takes it for a text, in the database's encoding
+        shown = without_uri_secrets(name.replace(b"\0", b"").decode(errors="replace"))
+        return shown if "***" in shown else name
+    return without_uri_secrets(name) if isinstance(name, str) else name
 
 
 def commitment(salt: bytes, value: Any) -> str:
@@ -233,12 +245,14 @@ def commitment(salt: bytes, value: Any) -> str:
 
 def _storable(value: Any) -> Any:
     """Return a bound value as SQLite stores it, or its literal where it is none of SQLite's."""
-    if value is None or isinstance(value, (int, float, str, bytes)):
-        return value
-    return bytes(value) if isinstance(value, (bytearray, memoryview)) else literal(value, 0)
+    value = stored(value)
+    return value if value is None or isinstance(value, (int, float, str, bytes)) else literal(value, 0)
 
 
 def _bytes(value: Any) -> bytes:
+    value = _storable(value)
+    if isinstance(value, float) and math.isinf(value):
+        return literal(value, 0).encode()  # JSON has no word for it, and msgspec says null
     try:
         return msgspec.json.encode(value)
     except (TypeError, ValueError, OverflowError):

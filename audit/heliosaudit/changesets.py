@@ -51,7 +51,7 @@ def apply(auditor: Auditor, changeset: Any, options: dict[str, Any]) -> bytes | 
         finally:
             del error  # or it is part of a cycle with this frame
     if auditor.images is not None:
-        auditor.images.running = running
+        auditor.images.begin(running)
     try:
         if not auditor.connection.in_transaction:
             auditor.commits.begin_change(running)

@@ -158,7 +158,7 @@ class Commits:
             if running.began:
                 running.began = False
                 self._ledger.flush_inside()
-                self._writer.run(f"RELEASE {_DDL}")
+                self._writer.run(f"RELEASE {_DDL}", hides=running.verdict.is_work)  # one that did nothing calls no commit hook
                 self._ledger.transactions.committed()
             elif running.holder is not None:
                 self._close_undone(running)
@@ -208,6 +208,7 @@ class Commits:
         finally:
             running.holder = None
             self._held.remove(running)
+            self._gate.take_actions()  # what they asked meanwhile is of no statement to come
             self._gate.leave(was)
 
     def commit(self, running: Running, event: Event) -> None:

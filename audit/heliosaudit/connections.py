@@ -10,7 +10,7 @@ from typing import Any
 
 import apsw
 
-from heliosaudit import captures, sessions, stores
+from heliosaudit import captures, sessions, stores, turns
 from heliosaudit.auditors import Auditor
 from heliosaudit.contexts import Context
 from heliosaudit.cursors import Cursor
@@ -117,7 +117,8 @@ class Audited(Doors):
             AuditWriteError: Events of reads or failures were still waiting, and the log stayed locked.
         """
         auditor = self.auditor
-        if auditor is not None and not auditor.is_closed:
+        # APSW refuses to close within a call, and then the transaction goes on
+        if auditor is not None and not auditor.is_closed and not (auditor.gate.lock.is_mine and turns.closes_within_call()):
             auditor.close()
         try:
             _base.close(self, force)

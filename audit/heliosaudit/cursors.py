@@ -119,7 +119,7 @@ class Cursor(apsw.Cursor):
             if auditor.gate.must_prepare:
                 kwargs["can_cache"] = False
             auditor.start()
-            self.outer, nested.executing = nested.executing if was else None, self
+            nested.enter(self, is_inner=was)
             self.is_executing = True
             try:
                 method(self, statements, *args, **kwargs)
@@ -138,8 +138,7 @@ class Cursor(apsw.Cursor):
                     auditor.abandon(running, error)  # if the exception came before it had begun
                     raise
         finally:
-            if nested.executing is self:
-                nested.executing, self.outer = self.outer, None
+            nested.leave(self)
             auditor.leave(was)
 
     def _call(self, method: Any, *args: Any, **kwargs: Any) -> Any:
@@ -204,8 +203,13 @@ class Cursor(apsw.Cursor):
         return self._step()
 
     def _step(self) -> Any:
+        if self.is_executing:  # by what it executes itself: APSW refuses that
+            return _next(self)
         auditor = self.auditor
         was = auditor.enter()
+        is_last = self.running is not None and len(self.running.sql) == len(self.text)
+        if not is_last:  # the next statement may change something
+            auditor.nested.enter(self, is_inner=was)
         self.is_executing = True
         try:
             row = _next(self)
@@ -221,6 +225,8 @@ class Cursor(apsw.Cursor):
             raise
         finally:
             self.is_executing = False
+            if not is_last:
+                auditor.nested.leave(self)
             auditor.leave(was)
         if self.running is not None:
             self.running.rows += 1
@@ -238,7 +244,7 @@ class Cursor(apsw.Cursor):
     def fetchall(self) -> list[Any]:
         """See `apsw.Cursor.fetchall`."""
         running = self.running
-        if running is None or self.rows or len(running.sql) != len(self.text):
+        if running is None or self.rows or self.is_executing or len(running.sql) != len(self.text):
             return list(self)  # several statements, whose rows are counted one by one
         auditor = self.auditor
         rows: list[Any] = []
@@ -261,6 +267,8 @@ class Cursor(apsw.Cursor):
     @property
     def get(self) -> Any:
         """See `apsw.Cursor.get`."""
+        if self.is_executing:
+            return _get.__get__(self)
         if self.rows:
             rows = [row[0] if len(row) == 1 else row for row in self]
             return rows[0] if len(rows) == 1 else rows

@@ -57,6 +57,7 @@ def failed(auditor: Auditor, cursor: Cursor, error: BaseException) -> BaseExcept
         return error  # the application's own tracer did not let it run, as APSW's query_info does: it is no statement
     refusal, denied = auditor.gate.take_denied()
     running, cursor.running = cursor.running, None
+    actions = auditor.gate.take_actions() or []
     if running is not None and _failed_later(running, cursor, error, refusal):
         running.has_failed = False
         try:
@@ -67,16 +68,17 @@ def failed(auditor: Auditor, cursor: Cursor, error: BaseException) -> BaseExcept
     if id(error) == auditor.commits.recorded:
         auditor.commits.recorded = 0
         return error
-    actions = auditor.gate.take_actions() or []
     ran = running is not None
     instead: BaseException = error
-    if running is None:
+    if running is not None:
+        running.asked = [*running.asked, *actions]  # when it was prepared again
+        auditor.judge_again(running)
+    else:
         unprepared = auditor.gate.refusal_of_unprepared(str(cursor.text))
-        if unprepared is not None and unprepared != refusal:
+        if unprepared not in (None, refusal):
             refusal, instead = unprepared, unprepared.raised(str(cursor.text))
             instead.__cause__ = None  # SQLite's error quotes the SQL
-        hides_values = refusal is not None and refusal.hides_values
-        running = _not_run(auditor, cursor, actions, error, denied, hides_values=hides_values)
+        running = _not_run(auditor, cursor, actions, error, denied, hides_values=_hides_text(refusal))
     if refusal not in (None, BY_APPLICATION) and isinstance(error, apsw.AuthError) and not isinstance(error, AccessDeniedError):
         instead = refusal.raised(str(cursor.text))
     auditor.let_commits_end(running)
@@ -138,9 +140,9 @@ def _failed_later(running: Running, cursor: Cursor, error: BaseException, refusa
     is_last = len(running.sql.rstrip(_SPACE)) == len(cursor.text.rstrip(_SPACE))
     if is_last and not isinstance(error, apsw.BindingsError):
         return False
-    if isinstance(error, (apsw.BindingsError, AccessDeniedError)) or refusal is not None:
+    if isinstance(error, (apsw.BindingsError, AccessDeniedError)):
         return True
-    if not isinstance(error, apsw.SQLError):
+    if not isinstance(error, apsw.SQLError) and refusal is None:
         return False
     trace = error.__traceback__
     while trace is not None:
@@ -184,6 +186,10 @@ def _said(error: BaseException, *, hides_values: bool) -> str:
         return captures.said(error)
     may_quote = isinstance(error, (apsw.SQLError, apsw.ConstraintError))
     return f"{type(error).__name__}: (a message that may quote values)" if may_quote else captures.said(error)
+
+
+def _hides_text(refusal: Refusal | None) -> bool:
+    return refusal is not None and refusal.hides_values
 
 
 def _hides_values(running: Running, policy: Policy) -> bool:

@@ -6,7 +6,8 @@ triggers.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import apsw
@@ -39,31 +40,48 @@ Row = tuple[str, str, str, int, "Sequence[Any] | None", "Sequence[Any] | None"]
 
 
 class Images:
-    """Collects the rows that the statement now running changes.
-
-    Attributes:
-        running: That statement.
-    """
+    """Collects the rows that statements change."""
 
     def __init__(self, writer: Writer, policy: Policy) -> None:
         self._writer = writer
         self._policy = policy
         self._shapes: dict[tuple[str, str, int], _Shape] = {}
-        self.running: Running | None = None
+        self._open: list[Running] = []  # statements that have begun; the last that has not ended is the one that is running
+
+    def begin(self, running: Running) -> None:
+        """Note that a statement begins, within another perhaps."""
+        self._forget_ended()
+        self._open.append(running)
+
+    @contextmanager
+    def during(self, running: Running) -> Iterator[None]:
+        """Take what is changed meanwhile for the work of ``running``, which may go on afterwards."""
+        self.begin(running)
+        try:
+            yield
+        finally:
+            self._open.remove(running)
+
+    def _forget_ended(self) -> None:
+        while self._open and self._open[-1].closed:
+            self._open.pop()
 
     def see(self, update: apsw.PreUpdate) -> None:
         """Note a row that is about to change; no SQL may be run here."""
-        running = self.running
-        if running is None or is_reserved(update.table_name):
+        self._forget_ended()
+        if not self._open or is_reserved(update.table_name):
+            return
+        running = self._open[-1]
+        if running.verdict.operation == "VACUUM":  # it copies each row to a database that is gone when the event is made
             return
         running.changed_rows += 1
         if running.images is None:
             running.images = []
         if len(running.images) < _MOST:
-            operation = str(update.op)
+            operation = str(update.op) if update.blob_write < 0 else "BLOB WRITE"  # which SQLite tells as the DELETE of a row
             try:
                 old = None if operation == "INSERT" else update.old
-                new = None if operation == "DELETE" else update.new
+                new = None if operation in ("DELETE", "BLOB WRITE") else update.new
             except apsw.RangeError:  # APSW asks for the virtual generated columns as well, which SQLite does not have here
                 old = new = None
             running.images.append((operation, update.database_name, update.table_name, update.rowid, old, new))
@@ -113,6 +131,11 @@ class Images:
         shape = self._shape(row)
         return [self._literal(values[at], hides=at in shape.hidden) for at in shape.key] if shape.key else rowid
 
+    def _shadows_redacted(self, kind: str, table: str) -> bool:
+        """Tell whether a table is one in which a virtual table that has redacted columns keeps its content."""
+        owners = {entry.partition(".")[0] for entry in self._policy.redacted_columns}
+        return kind == "shadow" and any(table.lower().startswith(f"{owner}_") for owner in owners)
+
     def _shape(self, row: Row) -> _Shape:
         """Return which of a table's columns are its key, and which are not to be shown, whatever statement changes them."""
         _, database, table, _, old, new = row
@@ -123,7 +146,8 @@ class Images:
             columns = self._writer.run(f'PRAGMA "{schema}".table_xinfo("{name}")')
             key = sorted((column[5], column[0]) for column in columns if column[5]) if tables and tables[0][4] else []
             hidden = {column[0] for column in columns if f"{table}.{column[1]}".lower() in self._policy.redacted_columns}
-            if hidden and any(column[6] for column in columns):  # generated ones: which number the hook gives the others varies
+            # generated ones: which number the hook gives the others varies
+            if (hidden and any(column[6] for column in columns)) or (tables and self._shadows_redacted(tables[0][2], table)):
                 hidden = set(range(len(columns)))
             self._shapes[known] = _Shape(tuple(at for _, at in key), frozenset(hidden))
         return self._shapes[known]

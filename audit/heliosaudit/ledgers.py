@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import apsw
@@ -34,6 +35,7 @@ class Ledger:
         has_landed: Whether the transaction that SQLite ended last was committed; set by hooks.
         is_spoiled: Whether an exception came while events were written in the open transaction, which can't be committed then.
         problem: Why the events that wait could not be written when that was last tried.
+        is_within: Tells whether a statement that changes something is executing, which takes along what is written when it fails.
         was_idle: Whether the connection had no transaction open when its last statement ended, and none has begun since.
     """
 
@@ -44,6 +46,7 @@ class Ledger:
         self._recorder = recorder
         self._lock = threading.Lock()  # of the facts, which the recorder's thread takes, too; no other is taken under it
         self.transactions = Transactions(policy.max_transaction_events)
+        self.is_within: Callable[[], bool] = lambda: False
         self.was_idle = True
         self.has_landed = False
         self.is_spoiled = False
@@ -116,17 +119,26 @@ class Ledger:
         transactions = self.transactions
         if not transactions.has_unwritten_work:
             return
+        try:
+            self._write_inside()
+        except (apsw.Error, AuditError) as error:
+            msg = f"the audit log can't be written, so the transaction can't be committed: {captures.said(error)}"
+            raise AuditWriteError(msg) from error
+
+    def _write_inside(self) -> None:
+        """Write what waits in the open transaction; until it is known what is in the log, that can't be committed."""
+        transactions, was_spoiled = self.transactions, self.is_spoiled
+        self.is_spoiled = True
         events = transactions.take()
         try:
             self._writer.append(events)
         except BaseException as error:
             transactions.returned(events)
-            if not isinstance(error, (apsw.Error, AuditError)):  # how many are in the log is not known
-                self.is_spoiled = True
-                raise
-            msg = f"the audit log can't be written, so the transaction can't be committed: {captures.said(error)}"
-            raise AuditWriteError(msg) from error
+            if isinstance(error, (apsw.Error, AuditError)):
+                self.is_spoiled = was_spoiled
+            raise
         transactions.written(events)
+        self.is_spoiled = was_spoiled
 
     def flush(self) -> bool:
         """Write the facts that wait, if the lock is free; returns whether none is left."""
@@ -138,17 +150,11 @@ class Ledger:
             return True
         if writer.is_idle and not writer.connection.in_transaction and (self._recorder is None or writer.is_alone()):
             return self._flush_between()
-        if transactions.frames and writer.is_writing:
-            events = transactions.take()
+        if transactions.frames and writer.is_writing and not self.is_within():
             try:
-                writer.append(events)
-            except BaseException as error:
-                transactions.returned(events)
-                if not isinstance(error, (apsw.Error, AuditError)):
-                    self.is_spoiled = True
-                    raise
+                self._write_inside()
+            except (apsw.Error, AuditError):
                 return False
-            transactions.written(events)
             return True
         return False
 

@@ -11,24 +11,31 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-__all__ = ["Template", "literal", "printable", "without_literals", "without_secrets", "without_uri_secrets"]
+import apsw
 
-_TOKENS = re.compile(
-    r"""
+__all__ = ["Template", "literal", "printable", "stored", "without_literals", "without_secrets", "without_uri_secrets"]
+
+_COMMENT = r"--[^\n]* | /\*.*?(?:\*/|\Z)"
+_IN_NAMES = r"[0-9A-Za-z_$\x80-\U0010ffff]"  # tokenize.c, IdChar
+_TOKENS = re.compile(  # tokenize.c, sqlite3GetToken
+    rf"""
       '(?:[^']|'')*' | "(?:[^"]|"")*" | `(?:[^`]|``)*` | \[[^\]]*\]     # quoted
-    | --[^\n]* | /\*.*?(?:\*/|$)                                       # comments
-    | (?P<parameter>\?\d* | [:@\#][\w$]+ | \$[\w$]+(?:::[\w$]+)*(?:\([^\s)]*\))?)
+    | {_COMMENT}
+    | \ufeff                                                          # white space where a token begins
+    | [0-9A-Za-z_\x80-\U0010ffff]{_IN_NAMES}*                          # names, "$" within them too, and numbers
+    | (?P<parameter>\?[0-9]* | [:@\#$](?:::)*{_IN_NAMES}(?:{_IN_NAMES}|::)*(?:\([^\t-\r\x20)]*\))?)
     """,
     re.VERBOSE | re.DOTALL,
 )
-_LITERALS = re.compile(
-    r"""
-      [xX]?'(?:[^']|'')*(?:'|$)
-    | (?P<name>"(?:[^"]|"")*(?:"|$))  # a text, too, where there is no such name (https://sqlite.org/quirks.html#dblquote)
-    | (?<![\w$.])\d[\w.]*
-    """,
-    re.VERBOSE,
-)
+_LITERAL = r"""
+      [xX]?'(?:[^']|'')*(?:'|\Z)
+    | (?P<name>"(?:[^"]|"")*(?:"|\Z))  # a text, too, where there is no such name (https://sqlite.org/quirks.html#dblquote)
+    | (?P<word>[^\W\d][\w$]* | \$[\w$]* | \?\d*)
+    | \.?\d[\w.]*
+    """
+_LITERALS = re.compile(_LITERAL, re.VERBOSE)
+_TOKENS_AND_LITERALS = re.compile(rf"(?P<around>{_COMMENT} | `(?:[^`]|``)*` | \[[^\]]*\]) | {_LITERAL}", re.VERBOSE | re.DOTALL)
+_AROUND = re.compile(r"(--|/\*|[`\[])(.*?)(\*/|[`\]]|)", re.DOTALL)
 _CONTROLS = re.compile("[\x00-\x1f\x7f\ud800-\udfff\\\\]")
 _UNSAFE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
 _SECRETS = re.compile(r"key|pass|file:", re.IGNORECASE)
@@ -44,6 +51,7 @@ _WORDS = re.compile(
 _URI_OPTIONS = re.compile(r"([?&;])([^=&;#'\"\s]+)=([^&#'\"]*)")
 _OPEN_OPTIONS = frozenset({"cache", "immutable", "mode", "modeof", "nolock", "psow", "vfs"})  # https://sqlite.org/uri.html
 _INTEGERS = 1 << 63
+_DIGITS = 9  # of a parameter's number that may count: SQLite allows none beyond 32,766, and zeros in front
 
 
 def _escape(match: re.Match[str]) -> str:
@@ -51,8 +59,36 @@ def _escape(match: re.Match[str]) -> str:
     return "\\\\" if character == "\\" else f"\\u{ord(character):04x}"
 
 
+def stored(value: Any) -> Any:
+    """Return a bound value as SQLite stores it: None, int, float, str or bytes. What APSW has a wrapper for stays as it is.
+
+    APSW reads the value of a subclass as C does, past the methods of that class, which may say something else.
+    """
+    kind = type(value)
+    if kind is int or kind is str or kind is bytes or value is None:
+        return value
+    if issubclass(kind, float):
+        number = float.__float__(value)
+        return None if math.isnan(number) else number
+    if issubclass(kind, int):  # bool, for one
+        return int.__int__(value)
+    if issubclass(kind, str):
+        return str.__str__(value)
+    data = _bytes_of(value)
+    return value if data is None else bytes(data)
+
+
+def _bytes_of(value: Any) -> memoryview | None:
+    """Return the bytes that APSW binds for an object with a buffer; None: it has none, or not any more."""
+    try:
+        view = memoryview(value)
+        return view.cast("B") if view.c_contiguous and view.nbytes else memoryview(view.tobytes("A"))
+    except (BufferError, TypeError, ValueError):
+        return None
+
+
 def literal(value: Any, limit: int) -> str:  # noqa: PLR0911 - one for each kind of value
-    """Render a value as an SQL literal.
+    """Render a value as an SQL literal, as SQLite stores it.
 
     Args:
         value: What was bound: None, int, float, str, bytes or another buffer, or one of APSW's wrappers.
@@ -65,20 +101,20 @@ def literal(value: Any, limit: int) -> str:  # noqa: PLR0911 - one for each kind
         return _text(value, limit)
     if value is None:
         return "NULL"
-    if isinstance(value, float):
-        if math.isfinite(value):
-            return repr(float(value))
-        return "NULL /* NaN */" if math.isnan(value) else "9e999" if value > 0 else "-9e999"
-    if isinstance(value, int):  # bool and other subclasses
-        return str(int(value))
-    if isinstance(value, str):
-        return _text(str(value), limit)
-    if isinstance(value, (bytes, bytearray, memoryview)):
-        data = bytes(value[: limit + 1]) if not isinstance(value, memoryview) else bytes(value.cast("B")[: limit + 1])
-        size = len(value) if not isinstance(value, memoryview) else value.nbytes
-        left_out = f" /* {size - limit} more bytes */" if size > limit else ""
-        return f"x'{data[:limit].hex()}'{left_out}"
-    return f"/* {kind.__name__} */"
+    if issubclass(kind, float):
+        number = float.__float__(value)
+        if math.isfinite(number):
+            return repr(number)
+        return "NULL /* NaN */" if math.isnan(number) else "9e999" if number > 0 else "-9e999"
+    if issubclass(kind, (int, str)):
+        return literal(stored(value), limit)
+    if issubclass(kind, apsw.zeroblob):
+        return f"zeroblob({apsw.zeroblob.length(value)})"
+    data = _bytes_of(value)
+    if data is None:
+        return f"/* {kind.__name__} */"
+    left_out = f" /* {len(data) - limit} more bytes */" if len(data) > limit else ""
+    return f"x'{data[:limit].hex()}'{left_out}"
 
 
 def _text(value: str, limit: int) -> str:
@@ -143,11 +179,16 @@ def _end_before_secret(sql: str) -> int | None:
 
 def without_literals(sql: str) -> str:
     """Take text, blob and number literals out of SQL, and names in double quotes that may be texts."""
-    return _LITERALS.sub(_without_literal, sql)
+    return _TOKENS_AND_LITERALS.sub(_without_literal, sql)
 
 
 def _without_literal(match: re.Match[str]) -> str:
-    is_name = match.group("name") is not None and (
+    if match.lastgroup == "word":
+        return match.group()
+    if match.lastgroup == "around":  # a quotation mark in a comment, or in a name, ends there at the latest
+        opening, text, closing = _AROUND.fullmatch(match.group()).groups()  # type: ignore[union-attr]
+        return f"{opening}{_LITERALS.sub(_without_literal, text)}{closing}"
+    is_name = match.lastgroup == "name" and (
         match.string[: match.start()].endswith(".") or match.string[match.end() :].lstrip().startswith(".")
     )
     return match.group() if is_name else "?"
@@ -174,20 +215,24 @@ class Template:
             sql: Text of one statement.
             limit: Characters that are kept.
         """
-        sql = sql.strip()
-        text = printable(without_secrets(sql))
+        sql = without_secrets(sql.strip())
+        text = printable(sql)
         if len(text) > limit:
             text = f"{text[:limit]} /* {len(text) - limit} more characters */"
         self.text = text
         self._parts: list[str] = []  # the text between parameters, and "" in the place of each
-        self._names: list[tuple[int, str]] = []  # index into the sequence, and name, of each parameter in order
-        self._take_apart(text)
+        self._take_apart(sql, limit)
         self._is_sequential = all(name == "?" for _, name in self._names)
 
-    def _take_apart(self, text: str) -> None:
+    def _take_apart(self, sql: str, limit: int) -> None:
+        """Find index into the sequence, and name, of each parameter in order; what lies beyond the limit is not shown."""
         start = largest = 0
+        found: list[int] = []
         numbers: dict[str, int] = {}
-        for match in _TOKENS.finditer(text):
+        names: dict[int, str] = {}  # "?1" after ":a" is the same parameter, and its name ":a"
+        for match in _TOKENS.finditer(sql):
+            if match.end() > limit:
+                break
             name = match.group("parameter")
             if name is None:
                 continue
@@ -195,14 +240,17 @@ class Template:
             if name == "?":
                 number = largest + 1
             elif name[0] == "?":
-                number = int(name[1:])
+                number = int(name[1:][-_DIGITS:])
             else:
                 number = numbers.setdefault(name, largest + 1)
+            if name != "?":
+                names.setdefault(number, name)
             largest = max(largest, number)
-            self._parts += (text[start : match.start()], "")
-            self._names.append((number - 1, name))
+            self._parts += (self.text[start : match.start()], "")
+            found.append(number)
             start = match.end()
-        self._parts.append(text[start:])
+        self._parts.append(self.text[start:])
+        self._names = [(number - 1, names.get(number, "?")) for number in found]
 
     @property
     def has_parameters(self) -> bool:

@@ -37,6 +37,19 @@ class Nested:
         executing = self.executing
         return executing is not None and (executing is not cursor or executing.outer is not None)
 
+    def is_open(self) -> bool:
+        """Tell whether a statement that changes something is executing: what is written now is undone if it fails."""
+        return bool(self._around(None))
+
+    def enter(self, cursor: Cursor, *, is_inner: bool) -> None:
+        """Note that a cursor's call of APSW begins, within that of another where ``is_inner``."""
+        cursor.outer, self.executing = self.executing if is_inner else None, cursor
+
+    def leave(self, cursor: Cursor) -> None:
+        """Note that it has ended."""
+        if self.executing is cursor:
+            self.executing, cursor.outer = cursor.outer, None
+
     def add_work(self, running: Running | None, event: Event) -> None:
         """Keep the event of work in the open transaction.
 

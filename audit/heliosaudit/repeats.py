@@ -1,4 +1,4 @@
-"""Rows of executemany after the first, within a transaction: one statement, whose events differ in little (AUDIT.md, "Mechanism").
+"""Rows of executemany after the first, within a transaction: the same statement, with other values (AUDIT.md, "Mechanism").
 
 What the general path finds out for the first row holds for those that follow until something else comes between, and whatever
 could come between is looked for again at each row.

@@ -76,6 +76,9 @@ _TELLING = frozenset(
 _WRITING = frozenset({"user_version", "application_id", "schema_version", "incremental_vacuum"})
 _SPACE = re.compile(r"(?:\s+|--[^\n]*(?:\n|$)|/\*.*?(?:\*/|$)|;)*", re.DOTALL)
 _WORD = re.compile(r"\w*")
+# columns in which full-text indexes keep what they were given, after the name of the virtual table and "_"
+_SHADOWS = re.compile(r"(?:content\.c\d.*|data\.block|idx\.term|segments\.block|segdir\.root)", re.DOTALL)
+_CALL = r"[\"'`\]]?(?:\s|--[^\n]*\n|/\*(?:[^*]|\*(?!/))*\*/)*\("  # after a name
 
 
 @dataclass(frozen=True)
@@ -130,7 +133,7 @@ def judge(sql: str, actions: Sequence[Action], policy: Policy) -> Verdict:
     touched = {name.partition(".")[2].lower() for name in (*reads, *writes)}
     reads_log = any(is_reserved(name.partition(".")[2]) for name in reads)
     is_logged = reads_log or is_wanted(event_class, touched, policy)
-    redacted = bool(policy.redacted_columns) and _names_redacted(actions, touched, policy)
+    redacted = bool(policy.redacted_columns) and _names_redacted(sql, actions, touched, policy)
     text = without_literals(sql) if redacted else sql
     return Verdict(
         **fields,
@@ -207,18 +210,29 @@ def _tables(actions: Sequence[Action], codes: tuple[int, ...]) -> tuple[str, ...
     return tuple(found)
 
 
-def _names_redacted(actions: Sequence[Action], touched: set[str], policy: Policy) -> bool:
+def _names_redacted(sql: str, actions: Sequence[Action], touched: set[str], policy: Policy) -> bool:
+    """Tell whether a statement names a redacted column, or what holds or finds its values."""
+    named = {
+        (code, (name or "").lower(), (what or "").lower())
+        for code, name, what, _, _ in actions
+        if code in (apsw.SQLITE_INSERT, apsw.SQLITE_READ, apsw.SQLITE_UPDATE)
+    }
     for entry in policy.redacted_columns:
         table, _, column = entry.partition(".")
-        if table not in touched:
-            continue
-        for code, name, what, _, _ in actions:
-            if (name or "").lower() != table:
-                continue
-            # an INSERT names no column: its values may be those of any
-            if code == apsw.SQLITE_INSERT or (code in (apsw.SQLITE_READ, apsw.SQLITE_UPDATE) and (what or "").lower() == column):
+        if table in touched and _searches(sql, table):
+            return True
+        for code, name, what in named:
+            # an INSERT names no column: its values may be those of any; and a full-text search names that with its table's name
+            if name == table and (code == apsw.SQLITE_INSERT or what in (column, table)):
+                return True
+            if name.startswith(f"{table}_") and _SHADOWS.fullmatch(f"{name[len(table) + 1 :]}.{what}"):
                 return True
     return False
+
+
+def _searches(sql: str, table: str) -> bool:
+    """Tell whether SQL may search a table as in ``FROM t('word')``, whose column SQLite asks nobody about."""
+    return re.search(rf"(?<![\w$]){re.escape(table)}{_CALL}", sql, re.IGNORECASE) is not None
 
 
 def _classify(sql: str, actions: Sequence[Action], reads: tuple[str, ...], writes: tuple[str, ...]) -> dict[str, Any]:

@@ -134,12 +134,12 @@ class Transactions:
         """Merge a savepoint and those within it into the frame around it."""
         outer = self.frames[index - 1]
         for frame in self.frames[index:]:
+            for event in (*frame.pending, *frame.undecided):
+                event.origin = min(event.origin, index - 1)
             outer.pending += frame.pending
             outer.undecided += frame.undecided
             if frame.summary:
                 outer.summary.merge(frame.summary)
-        for event in outer.undecided:
-            event.origin = min(event.origin, index - 1)
         del self.frames[index:]
 
     def committed(self) -> None:

@@ -19,7 +19,7 @@ from types import FrameType
 
 import apsw
 
-__all__ = ["Turn"]
+__all__ = ["Turn", "closes_within_call"]
 
 _PATIENCE = 5  # seconds
 _PAUSE = 0.01  # seconds after which it is looked whether the turn was left behind
@@ -138,6 +138,14 @@ def _is_nested() -> bool:
     """Tell whether the call that asks for the turn may have been made within another of ours."""
     frame: FrameType | None = sys._getframe(3)  # noqa: SLF001 - what called the one that calls `enter`
     while frame is not None and frame.f_code.co_name in _WRAPPERS and _is_ours(frame):
+        frame = frame.f_back
+    return _is_any_ours(frame)
+
+
+def closes_within_call() -> bool:
+    """Tell whether what closes a connection was called within a call of ours, by a function of the application's, say."""
+    frame: FrameType | None = sys._getframe(1)  # noqa: SLF001 - CPython's way of asking
+    while frame is not None and _is_ours(frame) and frame.f_code.co_name in ("close", "__del__"):
         frame = frame.f_back
     return _is_any_ours(frame)
 

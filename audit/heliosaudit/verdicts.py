@@ -54,7 +54,7 @@ class Verdicts:
                 # it was prepared while the one before it ran on, which may have prepared statements as well, as FTS5 does
                 own = self._ask(sql, bindings)
                 if cursor.running is not None:
-                    cursor.running.asked = actions[: -len(own)] if own and actions[-len(own) :] == own else actions
+                    self._leave_to(cursor.running, actions, own)
                 actions = own
             verdict = self._judge(sql, bindings, actions or [])
         cursor.is_fresh = False
@@ -64,6 +64,16 @@ class Verdicts:
         return replace(
             verdict, event_class="SELECT", operation="EXPLAIN", is_work=False, is_logged=is_logged, never_returns_rows=False
         )
+
+    @staticmethod
+    def _leave_to(running: Running, actions: list[Action], own: list[Action]) -> None:
+        """Leave to a statement what SQLite asked while it ran, and not for the one after it in its string, whose ``own`` it is.
+
+        A change is only judged once more by itself, so that it may be given too much: SQLite may have had the other in its cache.
+        """
+        is_query = running.verdict.event_class == "SELECT"
+        before = actions[: -len(own)] if is_query and own and actions[-len(own) :] == own else actions
+        running.asked = [*running.asked, *before]
 
     def _judge(self, sql: str, bindings: Any, actions: list[Action]) -> Verdict:
         verdict = judge(sql, actions, self._policy)
@@ -81,7 +91,14 @@ class Verdicts:
         all cursors. The query's event is that of the change.
         """
         asked = [*running.asked, *(self._gate.take_actions() or ())]
-        if not asked or running.cursor is None or running.verdict.event_class not in ("DML", "SELECT"):
+        if not asked or running.cursor is None or running.verdict.event_class not in ("DDL", "DML", "SELECT"):
+            return
+        if (
+            running.verdict.event_class == "DDL"
+        ):  # it can't be asked about once it has run; of a temporary table it may be no more
+            again = judge(running.sql, asked, self._policy)
+            if again.event_class == "DDL" and again.is_work and not running.verdict.is_work:
+                running.verdict = self._kept[running.sql] = again
             return
         actions = self._ask(running.sql, running.bindings)
         if not actions or running.verdict.operation == "EXPLAIN":
@@ -91,14 +108,14 @@ class Verdicts:
         within = [action for action in asked if is_change(action)] if verdict.event_class == "SELECT" else []
         running.verdict = judge(running.sql, [*actions, *within], self._policy) if within else verdict
 
-    def _ask(self, sql: str, bindings: Any) -> list[Action]:
-        """Prepare a statement once more, to be asked about it."""
+    def _ask(self, sql: str, _bindings: Any) -> list[Action]:
+        """Prepare a statement once more, to be asked about it; without its values, which only its own cursor can convert."""
         was = self._gate.enter()
         self._gate.asking = threading.get_ident()
         try:
             asking = apsw.Cursor(self._writer.connection)
             asking.exec_trace = refuse  # it is prepared, and not run
-            asking.execute(sql, bindings, can_cache=False)
+            asking.execute(sql, apsw._null_bindings, can_cache=False)  # type: ignore[attr-defined]  # noqa: SLF001 - as apsw.ext does
         except apsw.Error:
             pass
         finally:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import apsw
 
+from heliosvfs.dbapi2.errors import NotSupportedError
 from heliosvfs.dbapi2.sessions import Session
 
 if TYPE_CHECKING:
@@ -47,7 +48,14 @@ def copy_pages(  # noqa: PLR0913 - what backup() takes
 def copy_to_stdlib(  # noqa: PLR0913 - what backup() takes
     source: Session, target: Any, pages: int, progress: Callable[[int, int, int], Any] | None, name: str, sleep: float
 ) -> None:
-    """Copy a database to a connection of Python's own sqlite3, unencrypted: two copies of SQLite share bytes, not pages."""
+    """Copy a database to a connection of Python's own sqlite3, unencrypted: two copies of SQLite share bytes, not pages.
+
+    Raises:
+        NotSupportedError: That is an older one, which can't be handed a database as bytes.
+    """
+    if not hasattr(target, "deserialize"):
+        msg = "sqlite3 of Python 3.10 can't be handed a database: use iterdump(), or Python 3.11"
+        raise NotSupportedError(msg)
     contents = source.db.serialize(name) or b""
     between = type(target)(":memory:")
     try:

@@ -60,6 +60,7 @@ def test_nothing_of_it_is_readable_and_nothing_is_left(folder: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:unclosed database:ResourceWarning")
+@pytest.mark.usefixtures("freeing")
 def test_a_connection_that_is_dropped_gives_up_its_share(folder: Path) -> None:
     connection = sqlite3.connect(NAMED, uri=True)
     connection.execute("CREATE TABLE t(x)")
@@ -76,6 +77,7 @@ def test_a_share_is_given_up_if_the_connection_can_not_be_made(folder: Path) -> 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there are no forks here")
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+@pytest.mark.usefixtures("freeing")
 def test_a_fork_has_databases_of_its_own(folder: Path) -> None:
     connection = sqlite3.connect(NAMED, uri=True)
     connection.execute("CREATE TABLE t(x)")

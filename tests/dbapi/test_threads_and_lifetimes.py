@@ -148,6 +148,7 @@ def test_another_thread_may_interrupt() -> None:
     con.close()
 
 
+@pytest.mark.usefixtures("freeing")
 def test_a_dropped_cursor_gives_up_its_locks() -> None:
     con, cur = with_rows()
     cur.fetchone()
@@ -222,6 +223,7 @@ def _open_files() -> int:
 @pytest.mark.filterwarnings("ignore:unclosed database:ResourceWarning")
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("cycles", [300, pytest.param(100_000, marks=pytest.mark.soak)])
+@pytest.mark.usefixtures("freeing")
 def test_openings_leak_nothing(path: Path, key: bytes, cycles: int) -> None:
     def cycle(times: int) -> None:
         for number in range(times):

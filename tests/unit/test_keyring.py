@@ -130,6 +130,7 @@ def test_the_key_is_wiped_when_the_last_user_closes(path: Path) -> None:
     assert master.uuid not in keyring._unlocked
 
 
+@pytest.mark.usefixtures("freeing")
 def test_a_failed_open_keeps_no_key(path: Path) -> None:
     data = bytearray(path.read_bytes())
     data[32 * 1024 + 100] ^= 1
@@ -139,6 +140,7 @@ def test_a_failed_open_keeps_no_key(path: Path) -> None:
     assert not keyring._unlocked
 
 
+@pytest.mark.usefixtures("freeing")
 def test_a_connection_that_is_dropped_keeps_no_key(path: Path) -> None:
     connection = heliosvfs.connect(path, key=PASSPHRASE)
     connection.execute("SELECT * FROM sqlite_schema").fetchall()
@@ -160,6 +162,7 @@ def test_a_file_with_a_copied_uuid_gains_nothing(path: Path, tmp_path: Path) -> 
             heliosvfs.connect(forged, key=PASSPHRASE)
 
 
+@pytest.mark.usefixtures("freeing")
 def test_threads_that_open_and_close_share_and_wipe(path: Path) -> None:
     errors: list[BaseException] = []
 

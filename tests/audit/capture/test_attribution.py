@@ -50,6 +50,51 @@ def test_each_statement_of_a_string_is_what_it_is_itself(tmp_path: Path, capture
     assert found == [("SELECT", "SELECT"), ("INSERT", "DML"), ("SELECT", "SELECT"), ("DELETE", "DML"), ("SELECT", "SELECT")]
 
 
+def _of_change(connection: AuditedConnection) -> list[tuple[Any, ...]]:
+    """Return operation, target, success, query of each event that tells of a change."""
+    connection.auditor.flush()
+    with closing(apsw.Connection(connection.db_filename("main"))) as other:
+        sql = "SELECT operation, target, success, query FROM __audit_log WHERE class IN ('DML', 'AUTH') AND id > 4 ORDER BY id"
+        return other.execute(sql).fetchall()
+
+
+@pytest.fixture
+def of_changes(tmp_path: Path) -> Iterator[AuditedConnection]:
+    with closing(heliosaudit.connect(tmp_path / "changes", heliosaudit.Policy(flush_interval=3600))) as audited:
+        audited.execute("CREATE TABLE t(i, v); CREATE VIRTUAL TABLE w USING fts5(body)").fetchall()
+        yield audited
+
+
+def test_what_fts5_writes_when_it_commits_is_of_no_later_statement(of_changes: AuditedConnection) -> None:
+    def rows() -> Iterator[tuple[int]]:
+        of_changes.execute("INSERT INTO w VALUES('a word')")
+        yield (1,)
+
+    of_changes.executemany("INSERT INTO t(v) VALUES(?)", rows())
+    of_changes.execute("INSERT INTO w VALUES('b'); SELECT 1").fetchall()
+    assert _of_change(of_changes) == [
+        ("INSERT", "w", 1, "INSERT INTO w VALUES('a word')"),
+        ("INSERT", "t", 1, "INSERT INTO t(v) VALUES(1)"),
+        ("INSERT", "w", 1, "INSERT INTO w VALUES('b');"),
+    ]
+
+
+def test_a_query_is_no_change_because_what_follows_it_can_not_be_prepared(of_changes: AuditedConnection) -> None:
+    with pytest.raises(apsw.SQLError):
+        of_changes.execute("SELECT 1; INSERT INTO t(i, v) VALUES(1)").fetchall()
+    assert _of_change(of_changes) == [("INSERT", "t", 0, "SELECT 1; INSERT INTO t(i, v) VALUES(1)")]
+
+
+def test_a_statement_of_a_string_that_is_denied_when_it_is_prepared_again_is_denied_once(of_changes: AuditedConnection) -> None:
+    sql = "INSERT INTO w VALUES('a'); INSERT INTO t(i) VALUES(1)"
+    of_changes.execute(sql).fetchall()
+    of_changes.authorizer = lambda code, name, *_: int(code == apsw.SQLITE_INSERT and name == "w")
+    with pytest.raises(apsw.AuthError):
+        of_changes.execute(sql).fetchall()
+    of_changes.authorizer = None
+    assert [event[:3] for event in _of_change(of_changes)] == [("INSERT", "w", 1), ("INSERT", "t", 1), ("ACCESS DENIED", "w", 0)]
+
+
 def test_a_blob_handle_is_its_users_who_opened_it(connection: AuditedConnection) -> None:
     with heliosaudit.session(user="alice"):
         blob = connection.blob_open("main", "t", "x", 1, True)

@@ -77,3 +77,40 @@ def test_a_session_that_takes_the_hook_is_noticed_and_the_statement_undone(conne
         connection.execute("INSERT INTO t VALUES(9, 'z')")
     session.close()
     assert connection.execute("SELECT count(*) FROM t").get == 0
+
+
+@pytest.mark.parametrize("inner", ["SELECT ?", "INSERT INTO w VALUES(?, 0)"])
+@pytest.mark.parametrize("begins", [True, False])
+def test_rows_are_those_of_the_statement_that_changed_them(connection: AuditedConnection, inner: str, begins: bool) -> None:
+    connection.create_scalar_function("does", lambda value: (connection.execute(inner, (value,)).fetchall(), value)[1])
+    if begins:
+        connection.execute("BEGIN")
+    connection.execute("INSERT INTO t SELECT does(column1), column1 FROM (VALUES(1), (2))")
+    if begins:
+        connection.execute("COMMIT")
+    assert [(image["table"], image["key"]) for image in images(connection)] == [("main.t", 1), ("main.t", 2)]
+    connection.auditor.flush()
+    with closing(apsw.Connection(connection.db_filename("main"))) as other:
+        found = other.execute("SELECT record FROM __audit_log WHERE target = 'w' AND class = 'DML'").fetchall()
+    assert [image["table"] for (record,) in found for image in json.loads(record)[19]] == ["main.w"] * len(found)
+
+
+def test_what_a_blob_handle_overwrites_is_no_other_statements(tmp_path: Path) -> None:
+    policy = Policy(capture_rows="values", redacted_columns=frozenset({"t.b"}))
+    with closing(heliosaudit.connect(tmp_path / "db", policy)) as connection:
+        connection.execute("CREATE TABLE t(b); CREATE TABLE u(a); INSERT INTO t VALUES(x'5ec2e7')").fetchall()
+        connection.execute("BEGIN; INSERT INTO u VALUES(1)").fetchall()
+        with connection.blob_open("main", "t", "b", 1, True) as blob:
+            blob.write(b"new")
+        connection.execute("COMMIT")
+        records = connection.execute("SELECT record FROM __audit_log WHERE class = 'DML' ORDER BY id").get
+    found = [[(image["op"], image["table"]) for image in json.loads(record)[19]] for record in records]
+    assert found == [[("INSERT", "main.t")], [("INSERT", "main.u")], [("BLOB WRITE", "main.t")]]
+    assert "5ec2e7" not in "".join(records).lower()
+
+
+def test_vacuum_changes_no_rows(connection: AuditedConnection) -> None:
+    connection.execute("INSERT INTO t VALUES(1, 'a'), (2, 'b')")
+    connection.execute("VACUUM")
+    assert connection.execute("SELECT count(*) FROM t").get == 2
+    assert [image["key"] for image in images(connection)] == [1, 2]

@@ -17,7 +17,7 @@ import heliosaudit
 from heliosaudit.verifications import verify
 
 _PACKAGE = str(Path(heliosaudit.__file__).parent)
-_UNTOLD = ("__del__", "<genexpr>")  # nobody is told of what is raised in the former, and in the latter when it is closed
+_UNTOLD = ("__del__", "_remove", "<genexpr>")  # nobody is told of what is raised there: the last, when it is closed
 
 
 class Interrupt(KeyboardInterrupt):
@@ -125,6 +125,7 @@ def _told(connection: apsw.Connection) -> list[str]:
 
 
 @pytest.mark.parametrize("work", _WORK.values(), ids=_WORK)
+@pytest.mark.usefixtures("freeing")
 def test_an_exception_at_any_moment_leaves_each_change_with_one_event(
     tmp_path: Path, work: Callable[[apsw.Connection], object], request: pytest.FixtureRequest
 ) -> None:
@@ -151,6 +152,27 @@ def test_an_exception_at_any_moment_leaves_each_change_with_one_event(
     assert moment > 90  # or nothing was interrupted
 
 
+@pytest.mark.parametrize(("begin", "ends"), [("BEGIN", "COMMIT"), ("BEGIN", "SAVEPOINT a"), ("SAVEPOINT o", "RELEASE o")])
+@pytest.mark.usefixtures("freeing")
+def test_a_transaction_whose_end_was_interrupted_and_tried_again_has_each_event_once(
+    tmp_path: Path, begin: str, ends: str, request: pytest.FixtureRequest
+) -> None:
+    moment, came = 1, True
+    while came:
+        path = tmp_path / str(moment)
+        with closing(_open(path)) as connection:
+            connection.execute(f"{begin}; INSERT INTO t VALUES(2, 0)").fetchall()
+            came = interrupted(moment, lambda connection=connection: connection.execute(ends))  # type: ignore[misc]
+            if connection.in_transaction:
+                with suppress(apsw.Error):  # if what is in the log is not known
+                    connection.execute("RELEASE o" if begin == "SAVEPOINT o" else "COMMIT")
+        with closing(apsw.Connection(str(path))) as other:
+            assert _told(other) == [name for (name,) in other.execute(_CHANGED)], moment
+            assert verify(other).ok
+        moment += 1 if request.config.getoption("--soak") else 2
+    assert moment > 90
+
+
 def test_an_interrupted_thread_does_not_keep_the_others_out(tmp_path: Path) -> None:
     with closing(_open(tmp_path / "db")) as connection:
         assert connection.auditor is not None
@@ -159,6 +181,7 @@ def test_an_interrupted_thread_does_not_keep_the_others_out(tmp_path: Path) -> N
         connection.execute("INSERT INTO t VALUES(2, 2)")
 
 
+@pytest.mark.usefixtures("freeing")
 def test_closing_that_was_interrupted_is_done_by_closing_again(tmp_path: Path, request: pytest.FixtureRequest) -> None:
     moment, came = 1, True
     while came:

@@ -252,6 +252,20 @@ def test_a_change_whose_event_can_not_be_written_is_undone_with_those_that_share
         assert [event for event in events(connection) if event[2]] == [done()]
 
 
+def test_what_was_done_in_a_savepoint_that_was_released_outlives_one_that_is_rolled_back(
+    connection: AuditedConnection, tmp_path: Path
+) -> None:
+    connection.execute("ATTACH ? AS aux; CREATE TABLE aux.far(a)", (str(tmp_path / "aux"),)).fetchall()
+    for sql in (
+        "BEGIN; SAVEPOINT a; INSERT INTO aux.far VALUES(1); RELEASE a",
+        "SAVEPOINT b; INSERT INTO t VALUES(1, 1); SAVEPOINT c; INSERT INTO t VALUES(2, 2); ROLLBACK TO b",
+        "COMMIT",
+    ):
+        connection.execute(sql).fetchall()
+    assert connection.execute("SELECT (SELECT count(*) FROM aux.far), (SELECT count(*) FROM t)").get == (1, 0)
+    assert sorted(events(connection)) == sorted([done(), undone(), undone()])
+
+
 def test_triggers_and_views_are_named_in_what_was_written(connection: AuditedConnection) -> None:
     connection.execute("CREATE TABLE u(x); CREATE TRIGGER tr AFTER INSERT ON t BEGIN INSERT INTO u VALUES(NEW.x); END").fetchall()
     connection.execute("INSERT INTO t VALUES(1, 1)")
