@@ -210,16 +210,17 @@ def find_card_numbers(connection: apsw.Connection) -> Iterator[CardsFound]:
     Args:
         connection: A connection that may read every table; each table is one SELECT, recorded as such.
     """
-    tables = connection.execute(
-        "SELECT name FROM pragma_table_list WHERE schema = 'main' AND type IN ('table', 'shadow') AND name NOT LIKE 'sqlite_%'"
-    ).fetchall()
-    for (table,) in tables:
+    # PRAGMAs, not their functions: a table of the database may have the name of one of those
+    listed = connection.execute("PRAGMA main.table_list").fetchall()
+    for table in [str(row[1]) for row in listed if row[2] in ("table", "shadow")]:
+        if table.startswith("sqlite_"):
+            continue
         counts: dict[int, int] = {}
-        quoted = str(table).replace('"', '""')
-        names = [str(row[0]) for row in connection.execute("SELECT name FROM pragma_table_info(?)", (table,))]
+        quoted = table.replace('"', '""')
+        names = [str(row[1]) for row in connection.execute(f'PRAGMA main.table_xinfo("{quoted}")')]
         for row in connection.execute(f'SELECT * FROM main."{quoted}"'):
             for place, value in enumerate(row):
                 if has_card_number(value):
                     counts[place] = counts.get(place, 0) + 1
         for place, rows in counts.items():
-            yield CardsFound(str(table), names[place], rows)
+            yield CardsFound(table, names[place], rows)

@@ -91,7 +91,7 @@ def _expire(connection: Connection, expiry: Expiry, before: float, *, dry_run: b
     if dry_run:
         rows = connection.execute(f"SELECT count(*) FROM {table} WHERE {when} < ?", (before,)).get
         return Expired(expiry.table, rows, unreadable)
-    has_rowid = not connection.execute("SELECT wr FROM pragma_table_list(?) WHERE schema = 'main'", (expiry.table,)).get
+    has_rowid = not any(row[4] for row in connection.execute(f"PRAGMA main.table_list({quoted(expiry.table)})"))
     some = f"rowid IN (SELECT rowid FROM {table} WHERE {when} < ? LIMIT {_BATCH})" if has_rowid else f"{when} < ?"
     deleted = 0
     while True:

@@ -7,6 +7,7 @@ import json
 import random
 import uuid
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -257,6 +258,20 @@ def test_a_number_that_sql_puts_together_is_not_seen_and_is_found_later(connecti
 def test_a_connection_that_is_not_audited_takes_no_rule() -> None:
     with pytest.raises(AuditPolicyError):
         cards.forbid_card_numbers(AuditedConnection(":memory:"))
+
+
+def test_numbers_are_found_whatever_tables_and_columns_are_called(tmp_path: Path) -> None:
+    """Names that look like SQLite's own, or are those of its functions; columns that are computed."""
+    with closing(heliosvfs.connect(tmp_path / "odd.db", key=KEY)) as connection:
+        connection.execute(
+            "CREATE TABLE sqlitedata(x); CREATE TABLE pragma_table_list(x); CREATE TABLE pragma_table_info(x)"
+        ).fetchall()
+        connection.execute("CREATE TABLE computed(a, b AS (a || '') VIRTUAL, c)")
+        for table in ("sqlitedata", "pragma_table_list", "pragma_table_info"):
+            connection.execute(f"INSERT INTO {table} VALUES(?)", (PAN,))
+        connection.execute("INSERT INTO computed(a, c) VALUES('none', ?)", (PAN,))
+        found = {(one.table, one.column) for one in cards.find_card_numbers(connection)}
+    assert found == {("sqlitedata", "x"), ("pragma_table_list", "x"), ("pragma_table_info", "x"), ("computed", "c")}
 
 
 # -- how often other numbers are taken for one ------------------------------------------------------------------------------
