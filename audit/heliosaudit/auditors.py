@@ -171,7 +171,7 @@ class Auditor:
         if _may_make_reserved_name(running):
             self._reserved = self._verdicts.reserved_names()
         in_transaction = self.writer.connection.in_transaction
-        if (verdict.is_work and verdict.is_logged and in_transaction) or (not in_transaction and self._may_be_work(verdict)):
+        if verdict.is_work and (verdict.is_logged if in_transaction else self._may_be_work(verdict)):
             if not in_transaction:
                 self._end_orphans()
                 self.commits.begin(running)
@@ -194,14 +194,12 @@ class Auditor:
     def _may_be_work(self, verdict: Verdict) -> bool:
         """Tell whether an autocommit statement must not be committed before its event is written.
 
-        SQLite may prepare a statement again only when it runs, because the schema has changed, and then it may change another
-        table than its verdict says.
+        SQLite may prepare it again only when it runs, because another connection has changed the schema, and then it may write
+        another table than its verdict says: a view's, by its trigger.
         """
         if not (verdict.reads_log or captures.who(self.policy).wanted):
             return False
-        return (verdict.is_work and verdict.is_logged) or (
-            verdict.event_class in ("DDL", "DML") and self.policy.logs(verdict.event_class)
-        )
+        return verdict.is_logged or (verdict.event_class == "DML" and self.policy.log_dml)
 
     def _before_transaction(self, verdict: Verdict) -> None:
         transactions = self.ledger.transactions
@@ -321,6 +319,11 @@ class Auditor:
             cursor.repeat = Repeat(running, event, self.policy)
         return True
 
+    def on_rollback(self) -> None:
+        """Note, as a rollback hook, that everything was undone."""
+        self.unfinished.on_rollback()
+        self._verdicts.rolled_back()
+
     def judge_again(self, running: Running) -> None:
         """Judge a statement anew that SQLite has prepared again."""
         self._verdicts.judge_again(running)
@@ -333,7 +336,9 @@ class Auditor:
             self.follow(running)
         elif verdict.event_class == "ADMIN":
             self._after_admin(verdict)
-        elif _may_make_reserved_name(running):
+        elif verdict.event_class == "DDL":
+            self._verdicts.schema_changed()
+        if _may_make_reserved_name(running):
             self._refuse_reserved_names(running)
         event = None
         if verdict.is_logged and not running.recorded:
@@ -356,6 +361,7 @@ class Auditor:
         depth = self.ledger.moved(running.verdict)
         if depth is not None:
             self.unfinished.on_rollback_to(depth)
+            self._verdicts.rolled_back()
         running.followed = True
 
     def let_commits_end(self, running: Running) -> None:
@@ -396,7 +402,10 @@ class Auditor:
     def _after_admin(self, verdict: Verdict) -> None:
         if verdict.pragma in ("temp_store", "temp_store_directory") and not self.connection.in_transaction:
             self.writer.make_scratch()
-        elif verdict.operation == "ATTACH":
+            self._verdicts.schema_changed()
+        elif verdict.operation in ("ATTACH", "DETACH"):
+            self._verdicts.schema_changed()
+        if verdict.operation == "ATTACH":
             self.connection.refuse_own_file()
 
     def _refuse_reserved_names(self, running: Running) -> None:

@@ -158,7 +158,7 @@ class Commits:
             if running.began:
                 running.began = False
                 self._ledger.flush_inside()
-                self._writer.run(f"RELEASE {_DDL}", hides=running.verdict.is_work)  # one that did nothing calls no commit hook
+                self._writer.run(f"RELEASE {_DDL}")
                 self._ledger.transactions.committed()
             elif running.holder is not None:
                 self._close_undone(running)

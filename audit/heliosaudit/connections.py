@@ -62,7 +62,7 @@ class Audited(Doors):
         _base.set_exec_trace(self, auditor.on_statement)
         _base.set_authorizer(self, auditor.gate.authorize)
         _base.set_commit_hook(self, auditor.commits.on_commit, id=auditor)
-        _base.set_rollback_hook(self, auditor.unfinished.on_rollback, id=auditor)
+        _base.set_rollback_hook(self, auditor.on_rollback, id=auditor)
         weak: weakref.ref[Audited] = weakref.ref(self)  # SQLite's reference to the function is seen by no garbage collector
         self.create_scalar_function("total_changes", lambda *_: _total_changes(weak()), 0, flags=apsw.SQLITE_INNOCUOUS)
         if auditor.images is not None:

@@ -33,6 +33,7 @@ class Verdicts:
         self._gate = gate
         self._policy = policy
         self._kept: dict[str, Verdict] = {}
+        self._may_change_back = False
 
     def reserved_names(self) -> set[str]:
         """Return the names of the log's that there are.
@@ -44,6 +45,17 @@ class Verdicts:
     def clear(self) -> None:
         """Forget them all."""
         self._kept.clear()
+
+    def schema_changed(self) -> None:
+        """Forget them, for the same text may be about another table now: SQLite itself notices only when it runs."""
+        self._kept.clear()
+        self._may_change_back = True
+
+    def rolled_back(self) -> None:
+        """Forget them if a change of the schema may have been undone."""
+        if self._may_change_back:
+            self._kept.clear()
+            self._may_change_back = False
 
     def of(self, cursor: Cursor, sql: str, bindings: Any) -> Verdict:
         """Judge a statement that is about to run on a cursor, and tell the one before it in its string what is that one's."""
@@ -91,14 +103,7 @@ class Verdicts:
         all cursors. The query's event is that of the change.
         """
         asked = [*running.asked, *(self._gate.take_actions() or ())]
-        if not asked or running.cursor is None or running.verdict.event_class not in ("DDL", "DML", "SELECT"):
-            return
-        if (
-            running.verdict.event_class == "DDL"
-        ):  # it can't be asked about once it has run; of a temporary table it may be no more
-            again = judge(running.sql, asked, self._policy)
-            if again.event_class == "DDL" and again.is_work and not running.verdict.is_work:
-                running.verdict = self._kept[running.sql] = again
+        if not asked or running.cursor is None or running.verdict.event_class not in ("DML", "SELECT"):
             return
         actions = self._ask(running.sql, running.bindings)
         if not actions or running.verdict.operation == "EXPLAIN":
