@@ -70,7 +70,8 @@ class KeySlot:
 class Connection(apsw.Connection):
     """An `apsw.Connection` to encrypted databases; everything that APSW offers works on it.
 
-    `heliosvfs.connect` makes one. ``VACUUM INTO`` in SQL seals its copy under the key of this connection's main database.
+    `heliosvfs.connect` makes one. ``VACUUM INTO`` in SQL seals its copy under the key of this connection's main database, unless
+    the VFS's keyring has a default: that serves whatever is opened without a key.
     """
 
     rotation_interval_days: float | None = None  # days that a data key may be used, where `connect` was told
@@ -126,13 +127,18 @@ class Connection(apsw.Connection):
         Args:
             path: The new file; it must not exist, or be empty.
             schema: The database to copy.
-            key: Key of the copy; None: that of this connection's main database.
+            key: Key of the copy; None: the one that this connection's main database was opened with, or the registered key that
+                the path names (``file:copy.db?heliosvfs_key=NAME``).
 
         Raises:
             apsw.SQLError: The file exists already, or a transaction is open.
+            KeyUnavailableError: The main database was opened with a key that has been revoked or replaced since.
         """
         where = os.fspath(path)
-        with presenting(None if key is None else Credential(as_secret(key)), where):
+        credential = None if key is None else Credential(as_secret(key))
+        if credential is None and "heliosvfs_key=" not in where and files_of(self):
+            credential = Credential(None)  # an empty one keeps the keyring's default away, and the main database's key is taken
+        with presenting(credential, where):
             self.execute(f'VACUUM "{schema.replace(chr(34), chr(34) * 2)}" INTO ?', (where,))
 
     def close(self, force: bool = False) -> None:  # noqa: FBT001, FBT002 - APSW's signature

@@ -205,12 +205,26 @@ class MasterKey:
                 inherited.kdf, inherited.label, inherited.fingerprint, copy_of(inherited.kek)
             )
 
-    def heirloom(self) -> InheritedKey | None:
-        """Return a key that a copy of this file can be sealed under, None where no secret was presented."""
+    def heirloom(self, secret: Secret, slots: tuple[Slot, ...]) -> InheritedKey | None:
+        """Return the key of the slot among ``slots`` that ``secret`` was seen to open; a copy of the file is sealed under it."""
         with _lock:
-            for presented in self.presented.values():
-                return InheritedKey(presented.kdf, presented.label, presented.fingerprint, copy_of(presented.kek))
-        return None
+            slot = self.slot_of(secret, slots)
+            if slot is None:
+                return None
+            presented = self.presented[slot.kdf.salt]
+            return InheritedKey(slot.kdf, slot.label, presented.fingerprint, copy_of(presented.kek))
+
+    def forget(self, removed: set[str]) -> None:
+        """Overwrite what is known of secrets whose slots are gone: they open nothing any more.
+
+        Args:
+            removed: The salts of those slots.
+        """
+        with _lock:
+            for salt in removed:
+                presented = self.presented.pop(salt, None)
+                if presented is not None:
+                    wipe(presented.kek)
 
     def release(self) -> None:
         """Give up one use; the last overwrites the key."""

@@ -289,6 +289,8 @@ def _prepare(  # noqa: PLR0913 - the options of a database
             _set_journal_mode(connection, mode, busy_timeout)
         if new and not file.xFileSize():
             _write_first_page(connection)
+        if new:
+            connection.pragma("page_size", 0)  # SQLite would go by ours in the VACUUM of any other database attached later
         connection.pragma("schema_version")
     except apsw.CorruptError:
         _explain_corruption(file)

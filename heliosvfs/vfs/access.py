@@ -120,8 +120,27 @@ class Access:
         return self._master
 
     def heirloom(self) -> InheritedKey | None:
-        """Return a key that a copy of this file can be sealed under, None while it is not open."""
-        return None if self._master is None else self._master.heirloom()
+        """Return the key of the slot that this file was opened with, for a copy of it; None while it is not open.
+
+        Raises:
+            KeyUnavailableError: There is no such slot any more.
+        """
+        if self._copy is None or self._master is None or self.credential is None or self.credential.secret is None:
+            return None
+        try:
+            # without the KDF, unless another process has given this secret a new slot
+            self._derive(self._copy, self.credential).release()
+        except WrongKeyError:
+            inherited = None
+        else:
+            inherited = self._master.heirloom(self.credential.secret, self.superblock.slots)
+        if inherited is None:
+            msg = (
+                f"{self.path}: the key that this connection was opened with has lost its slot, so no copy is made under it: "
+                "say what key the copy shall have, Connection.vacuum_into(path, key=...), or connect with a key that is in force"
+            )
+            raise KeyUnavailableError(msg)
+        return inherited
 
     def look(self) -> bool:
         """Read the superblock of a file that was empty, and unlock it where a secret is at hand; tell whether there is one.
@@ -210,6 +229,8 @@ class Access:
         assert self._master is not None  # noqa: S101 - callers checked
         before, after = self._copy, copy.superblock
         self._take_over(copy)
+        if before is not None:  # what only an older superblock lacks is not removed: another thread may just have added it
+            self._master.forget({slot.kdf.salt for slot in before.superblock.slots} - {slot.kdf.salt for slot in after.slots})
         if self._keys is not None and before is not None:
             if (before.superblock.epochs, before.superblock.page_size) == (after.epochs, after.page_size):
                 return

@@ -37,6 +37,7 @@ __all__ = ["DatabaseFile"]
 _FCNTL_PDB = 30  # SQLITE_FCNTL_PDB: the address of the sqlite3* that opened the file
 _FCNTL_LOCK_TIMEOUT = 34
 _FCNTL_CKPT_START = 39
+_FCNTL_HAS_MOVED = apsw.SQLITE_FCNTL_HAS_MOVED
 
 _updates = ProcessLock()  # one superblock is changed at a time in this process
 
@@ -104,11 +105,15 @@ class DatabaseFile(apsw.VFSFile):
         return None if secret is None else Credential(secret)
 
     def _inherited(self) -> InheritedKey | None:
-        """Return the key of the connection's first unlocked database: VACUUM INTO seals its copy under that."""
+        """Return the key of the connection's first unlocked database: VACUUM INTO seals its copy under that.
+
+        Raises:
+            KeyUnavailableError: It was opened with a key that has lost its slot.
+        """
         for file in open_files.files_at(self.connection_pointer) if self.connection_pointer else ():
-            inherited = file.access.heirloom()
-            if inherited is not None:
-                return inherited
+            if not file.access.is_empty and not file.is_locked:
+                file.refresh()
+                return file.access.heirloom()
         return None
 
     @property
@@ -249,7 +254,11 @@ class DatabaseFile(apsw.VFSFile):
         self._write(data, offset)
 
     def xTruncate(self, newsize: int) -> None:  # noqa: N802 - SQLite's name
-        """Cut the file to ``newsize`` bytes of pages."""
+        """Cut the file to ``newsize`` bytes of pages.
+
+        Raises:
+            RefusedWriteError: It would be cut within a page.
+        """
         if self.access.is_empty:
             return
         pages = self.pages
@@ -373,6 +382,11 @@ class DatabaseFile(apsw.VFSFile):
             self.access.update(change, new_master=new_master)
         self._bind()
 
+    def xCheckReservedLock(self) -> bool:  # noqa: N802 - SQLite's name
+        """Tell whether somebody may be writing; SQLite asks right before it looks into a journal that lies there."""
+        self.vfs.active.file = self
+        return super().xCheckReservedLock()
+
     # -- controls ----------------------------------------------------------------------------------------------------
 
     def xFileControl(self, op: int, ptr: int) -> bool:  # noqa: N802 - SQLite's name
@@ -385,6 +399,8 @@ class DatabaseFile(apsw.VFSFile):
             return True  # they speak of sizes that the file on disk does not have
         if op == _FCNTL_PDB:
             self.connection_pointer = ctypes.c_void_p.from_address(ptr).value or 0
+        elif op == _FCNTL_HAS_MOVED:
+            self.vfs.active.file = self  # the journal that SQLite makes next is this file's
         elif op == _FCNTL_CKPT_START and self._pages is not None:
             self.refresh()
             self._pages.forget_size()

@@ -47,7 +47,11 @@ def refuse_to_create(where: str, vfs: str) -> None:
 
 
 class _Active(threading.local):
-    """The database that a thread took a lock on last: SQLite opens a journal or WAL only after that."""
+    """The database file that SQLite, in this thread, turned to last before it could open a journal or WAL.
+
+    That is noted where it takes a lock, looks for a hot journal (hasHotJournal: xCheckReservedLock) or asks, right before it
+    makes a journal, whether the file was moved (databaseIsUnmoved: FCNTL_HAS_MOVED).
+    """
 
     file: DatabaseFile | None = None
 
@@ -63,7 +67,7 @@ class HeliosVFS(apsw.VFS):
         keyring: Keys for databases that are opened without one; None: an empty keyring.
 
     Attributes:
-        active: The database that each thread took a lock on last.
+        active: The database file that each thread turned to last.
     """
 
     def __init__(self, name: str = "heliosvfs", base: str = "", keyring: Keyring | None = None) -> None:
@@ -91,7 +95,7 @@ class HeliosVFS(apsw.VFS):
             return DatabaseFile(self, name, flags)
         for kind, suffix in _SUFFIXES.items():
             if flags[0] & kind and name is not None:
-                database = self._database_of(name.removesuffix(suffix))
+                database = self._owner(name.removesuffix(suffix), flags[0])
                 return (WalFile if suffix == "-wal" else JournalFile)(self.base, name, flags, database)
         if flags[0] & apsw.SQLITE_OPEN_SUPER_JOURNAL and name is not None:
             return apsw.VFSFile(self.base, name, flags)  # holds the names of other journals, nothing of their content
@@ -143,13 +147,29 @@ class HeliosVFS(apsw.VFS):
         active = self.active.file
         return (active.page_size_in_force() if active is not None else 0) or 4096
 
-    def _database_of(self, path: str) -> DatabaseFile:
-        active = self.active.file
-        if active is not None and active.path == path:
-            return active
+    def _owner(self, path: str, flags: int) -> DatabaseFile:
+        """Return the open file whose journal or WAL this is; several connections may have files open at its path.
+
+        SQLite opens a WAL, and a journal for reading (hasHotJournal), right after it took SHARED: that is the file which this
+        thread turned to last. It opens a journal for writing under RESERVED or EXCLUSIVE, which one file at most can hold, but
+        perhaps long after it took that lock (pager_open_journal), when other connections have read in this thread.
+
+        Args:
+            path: Path of the database.
+            flags: SQLITE_OPEN_* of the journal or WAL.
+
+        Raises:
+            RefusedWriteError: No file is open and unlocked there.
+        """
         with _lock:
-            for file in reversed(self._open.get(path, [])):
-                if not file.is_locked:
-                    return file
+            files = self._open.get(path, [])[::-1]
+        active, journal = self.active.file, apsw.SQLITE_OPEN_MAIN_JOURNAL | apsw.SQLITE_OPEN_READWRITE
+        writers = [file for file in files if flags & journal == journal and file.lock_level >= apsw.SQLITE_LOCK_RESERVED]
+        candidates = writers or files  # with nolock=1 nobody writes under a lock; over a base VFS without locks several may
+        if active is not None and active in candidates:
+            return active
+        for file in candidates:
+            if not file.is_locked:
+                return file
         msg = f"{path}: a journal or WAL is opened before its database is unlocked"
         raise RefusedWriteError(msg)

@@ -19,7 +19,7 @@ from heliosvfs.pages import KIND_DATABASE, Buffer, FileKeys, NotAuthenticError, 
 from heliosvfs.vfs.superblocks import BaseFile
 from heliosvfs.vfs.tallies import Tally
 
-__all__ = ["CHANGE_COUNTER", "ZEROS", "PageIO", "PageReader", "PageWriter"]
+__all__ = ["CHANGE_COUNTER", "ZEROS", "PageIO", "PageReader", "PageWriter", "has_sizes", "require_sizes"]
 
 ZEROS = bytes(RESERVED_BYTES)
 CHANGE_COUNTER = (16, 24)  # amount and offset of the read that begins a read transaction in rollback mode (pager.c)
@@ -28,6 +28,30 @@ PageReader = Callable[[int, int], Buffer]
 PageWriter = Callable[[Buffer, int], None]
 
 _UNKNOWN = -1
+
+
+def has_sizes(page_one: Buffer, page_size: int) -> bool:
+    """Tell whether a page 1 states this page size, and room for the seals (SQLite file format, 1.3)."""
+    return int.from_bytes(page_one[16:18], "big") == (page_size & 0xFFFF or 1) and page_one[20] == RESERVED_BYTES
+
+
+def require_sizes(page_one: Buffer, page_size: int, path: str) -> None:
+    """Refuse a page 1 that states another page size than the file has, or no room for the seals.
+
+    SQLite writes one at the end of a VACUUM or backup, and the pages after it: what was there would be lost. It rolls back now.
+
+    Raises:
+        RefusedWriteError: It does.
+    """
+    if has_sizes(page_one, page_size):
+        return
+    msg = (
+        f"{path} has pages of {page_size} bytes with {RESERVED_BYTES} for the seal, and pages of another kind would take their "
+        "place: that is fixed when an encrypted database is created. VACUUM goes by the last PRAGMA page_size of the connection, "
+        "whichever of its databases that was for: say PRAGMA page_size = 0 and try again. A backup into this file needs a source "
+        f"with the same page size and Connection.reserve_bytes(..., {RESERVED_BYTES})"
+    )
+    raise RefusedWriteError(msg)
 
 
 class PageIO:
@@ -150,7 +174,7 @@ class PageIO:
         """Return an xWrite for whole pages; anything else it refuses."""
         layout = self.layout
         page_size, start, first_after_gap = layout.page_size, layout.start, layout.first_after_gap
-        write, seal, tally = self._base.write, self._sealer.seal, self._tally
+        write, seal, tally, path = self._base.write, self._sealer.seal, self._tally, self._path
         split = struct.Struct(f"{page_size - RESERVED_BYTES}s{RESERVED_BYTES}s").unpack
 
         def write_page(data: Buffer, offset: int) -> None:
@@ -158,6 +182,8 @@ class PageIO:
             number += 1
             if odd or len(data) != page_size:
                 raise self._refused(data, offset)
+            if number == 1:
+                require_sizes(data, page_size, path)
             plain, reserved = split(data)
             if reserved != ZEROS:
                 raise self._refused(data, offset)
@@ -183,7 +209,8 @@ class PageIO:
         else:
             msg = (
                 f"{self._path}: page {offset // page_size + 1} uses the last {RESERVED_BYTES} bytes, which hold the seal: "
-                "open the database with heliosvfs.connect() or Connection.attach(), which reserve them"
+                "open the database with heliosvfs.connect() or Connection.attach(), which reserve them; in VACUUM or a backup, "
+                "the pages it makes are of another size: say PRAGMA page_size = 0 before VACUUM"
             )
         return RefusedWriteError(msg)
 
@@ -206,8 +233,15 @@ class PageIO:
             self._tally.sealed += 1
 
     def resized(self, logical: int) -> None:
-        """Seal zeros into the pages by which a truncation to ``logical`` bytes would extend the file."""
-        pages = -(-logical // self.layout.page_size)
+        """Seal zeros into the pages by which a truncation to ``logical`` bytes would extend the file.
+
+        Raises:
+            RefusedWriteError: It would cut through a page.
+        """
+        if logical % self.layout.page_size:
+            msg = f"{self._path} has pages of {self.layout.page_size} bytes, and would be cut to {logical} bytes, within a page"
+            raise RefusedWriteError(msg)
+        pages = logical // self.layout.page_size
         self._end = self.page_count()
         if pages > self._end:
             self.fill(self._end + 1, pages)

@@ -33,7 +33,7 @@ from heliosvfs.pages import (
 )
 from heliosvfs.vfs import tallies
 from heliosvfs.vfs.characteristics import reporting
-from heliosvfs.vfs.page_io import ZEROS
+from heliosvfs.vfs.page_io import ZEROS, has_sizes, require_sizes
 from heliosvfs.vfs.wal_header import WAL_HEADER, header_for_sqlite, header_on_disk
 from heliosvfs.vfs.wal_pieces import FramePieces
 
@@ -45,6 +45,7 @@ __all__ = ["FRAME_HEADER", "WalFile"]
 FRAME_HEADER = 24
 _SALTS = slice(16, 24)  # of the WAL header
 _FRAME_SALTS = slice(8, 16)  # of a frame header
+_PAGE_ONE = b"\0\0\0\1"  # in bytes 0 to 3 of a frame header
 _NO_COMMIT = bytes(4)  # in bytes 4 to 7 of a frame header: the transaction goes on
 _NO_SALTS = bytes(16)  # in bytes 8 to 23: the header will be written again when the transaction commits
 _NOWHERE = -1
@@ -141,13 +142,24 @@ class WalFile(apsw.VFSFile):
                         tally.sealed += 1
                         return
                     header = self._headers.get(offset - FRAME_HEADER)
-                    if header is not None and size == page_size and data.endswith(ZEROS):
+                    if (
+                        header is not None
+                        and size == page_size
+                        and data.endswith(ZEROS)
+                        and (not header.startswith(_PAGE_ONE) or has_sizes(data, page_size))
+                    ):
                         join(plain, 0, header, data)
                         salts = header[_FRAME_SALTS] if header[8:] != _NO_SALTS else self._last_salts
                         write(seal(plain, salts + pack(index)), offset - FRAME_HEADER)
                         tally.sealed += 1
                         return
-                elif held is not None and held[0] == offset - FRAME_HEADER and size == page_size and data.endswith(ZEROS):
+                elif (
+                    held is not None
+                    and held[0] == offset - FRAME_HEADER
+                    and size == page_size
+                    and data.endswith(ZEROS)
+                    and (not held[1].startswith(_PAGE_ONE) or has_sizes(data, page_size))
+                ):
                     frame, header = held
                     salts = header[_FRAME_SALTS] if header[8:] != _NO_SALTS else self._last_salts
                     if (frame == self._next and salts == self._last_salts) or self._keeps_keys(frame, salts):
@@ -355,6 +367,8 @@ class WalFile(apsw.VFSFile):
         return self._generation == generation
 
     def _seal(self, frame: int, header: bytes, page: Buffer, salts: bytes) -> None:
+        if header.startswith(_PAGE_ONE):
+            require_sizes(page, self._page_size, self._database.path)
         if page[-RESERVED_BYTES:] != ZEROS:
             msg = f"{self._path}: a page uses the last {RESERVED_BYTES} bytes, which hold its seal"
             raise RefusedWriteError(msg)
