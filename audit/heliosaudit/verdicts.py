@@ -33,6 +33,7 @@ class Verdicts:
         self._gate = gate
         self._policy = policy
         self._kept: dict[str, Verdict] = {}
+        self._outdated: dict[str, Verdict] = {}
         self._may_change_back = False
 
     def reserved_names(self) -> set[str]:
@@ -44,17 +45,17 @@ class Verdicts:
 
     def clear(self) -> None:
         """Forget them all."""
-        self._kept.clear()
+        self._kept, self._outdated = {}, {}
 
     def schema_changed(self) -> None:
-        """Forget them, for the same text may be about another table now: SQLite itself notices only when it runs."""
-        self._kept.clear()
+        """Judge all anew, for the same text may be about another table now: SQLite itself notices only when it runs."""
+        self._kept, self._outdated = {}, self._kept
         self._may_change_back = True
 
     def rolled_back(self) -> None:
-        """Forget them if a change of the schema may have been undone."""
+        """Judge all anew if a change of the schema may have been undone."""
         if self._may_change_back:
-            self._kept.clear()
+            self.schema_changed()
             self._may_change_back = False
 
     def of(self, cursor: Cursor, sql: str, bindings: Any) -> Verdict:
@@ -90,7 +91,9 @@ class Verdicts:
     def _judge(self, sql: str, bindings: Any, actions: list[Action]) -> Verdict:
         verdict = judge(sql, actions, self._policy)
         if not actions and verdict.event_class and verdict.operation != "VACUUM":
-            verdict = judge(sql, self._ask(sql, bindings), self._policy)
+            asked = self._ask(sql, bindings)
+            # what can't be prepared any more, as its table is gone, is what it was, and fails
+            verdict = judge(sql, asked, self._policy) if asked else self._outdated.get(sql, verdict)
         if len(self._kept) >= _KEPT:
             self._kept.clear()
         self._kept[sql] = verdict
