@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import apsw
 
-from heliosaudit import captures, failures, repeats, sessions
+from heliosaudit import beginnings, captures, failures, repeats, sessions
 from heliosaudit.captures import Running
 from heliosaudit.commits import Commits
 from heliosaudit.cursors import Cursor, raise_instead
-from heliosaudit.errors import AccessDeniedError, AuditWriteError
+from heliosaudit.errors import AccessDeniedError
 from heliosaudit.events import Event, event_of
 from heliosaudit.gates import Gate
 from heliosaudit.images import Images
@@ -31,10 +31,6 @@ if TYPE_CHECKING:
     from heliosaudit.connections import Audited
 
 __all__ = ["Auditor"]
-
-_ALONE = frozenset({"journal_mode", "locking_mode"})  # PRAGMAs that need the database for themselves
-_READS = ("SELECT", "AUDIT")
-_INTENDED = frozenset({"VACUUM", "ATTACH", "DETACH"})
 
 _base = apsw.Connection
 
@@ -85,7 +81,6 @@ class Auditor:
         self._closing: Event | None = None
         self.images = Images(self.writer, policy) if policy.capture_rows != "none" else None
         self._recorder = recorder
-        self._is_strict = policy.read_durability == "strict"
         self._verdicts = Verdicts(self.writer, self.gate, policy)
         self._resetting: Cursor | None = None  # whose half-read statement is being ended
         self._reserved: set[str] = set()  # names of the log's before an ALTER TABLE
@@ -137,22 +132,15 @@ class Auditor:
 
     def _begin(self, running: Running, cursor: Cursor) -> None:
         cursor.running = running
-        if self.images is not None:
-            self.images.begin(running)
         try:
-            if running.verdict.event_class in _READS:
-                self._before_read(running)
-            else:
-                self._before(running)
+            if self.images is not None:
+                self.images.begin(running)
+            if _may_make_reserved_name(running):
+                self._reserved = self._verdicts.reserved_names()
+            beginnings.before(self, running)
         except BaseException:
             running.is_prevented = True
             raise
-
-    def _before_read(self, running: Running) -> None:
-        if self._is_strict and running.verdict.is_logged:
-            self.record_first(running)
-        elif running.verdict.reads_log:
-            self.flush()
 
     def _ask_rules(self, sql: str, bindings: Any, verdict: Verdict) -> None:
         of_log = Refusal("this SQL belongs to the audit log") if self.writer.secret in sql else None
@@ -166,85 +154,10 @@ class Auditor:
         self._verdicts.clear()
         _base.set_authorizer(self.connection, self.gate.authorize)
 
-    def _before(self, running: Running) -> None:
-        verdict = running.verdict
-        if _may_make_reserved_name(running):
-            self._reserved = self._verdicts.reserved_names()
-        in_transaction = self.writer.connection.in_transaction
-        if verdict.is_work and (verdict.is_logged if in_transaction else self._may_be_work(verdict)):
-            if not in_transaction:
-                self._end_orphans()
-                self.commits.begin(running)
-            if not verdict.never_returns_rows:
-                self.unfinished.add(running, len(self.ledger.transactions.frames))
-            return
-        if verdict.event_class == "TRANSACTION":
-            self._before_transaction(verdict)
-        elif verdict.event_class == "ADMIN":
-            if verdict.operation in _INTENDED or verdict.pragma in _ALONE:
-                self._intend(running)
-            if verdict.operation == "VACUUM":
-                self.gate.begin_vacuum()
-        self.commits.allow(running)
-
-    def _end_orphans(self) -> None:
+    def end_orphans(self) -> None:
+        """End autocommit statements whose cursors are gone."""
         for orphan in self.commits.orphans():  # or SQLite would commit nothing any more
             self.finish(orphan)
-
-    def _may_be_work(self, verdict: Verdict) -> bool:
-        """Tell whether an autocommit statement must not be committed before its event is written.
-
-        SQLite may prepare it again only when it runs, because another connection has changed the schema, and then it may write
-        another table than its verdict says: a view's, by its trigger.
-        """
-        if not (verdict.reads_log or captures.who(self.policy).wanted):
-            return False
-        return verdict.is_logged or (verdict.event_class == "DML" and self.policy.log_dml)
-
-    def _before_transaction(self, verdict: Verdict) -> None:
-        transactions = self.ledger.transactions
-        if verdict.operation in ("BEGIN", "SAVEPOINT") and not self.connection.in_transaction:
-            # A holder makes SQLite open a statement journal for what is half-read under it, and a transaction that begins
-            # while that is open loses rows when a statement in it fails (SQLite 3.54.1 does so without us, while a SELECT is
-            # half-read: docs/AUDIT.md, "What differs").
-            for cursor in self.commits.held_cursors():
-                cursor.drain()
-        if not transactions.frames or self.nested.is_open():  # SQLite refuses it
-            return
-        outermost = verdict.operation == "RELEASE" and transactions.index_of(verdict.savepoint) == 0
-        if verdict.operation == "COMMIT" or outermost or (verdict.operation == "SAVEPOINT" and self.writer.is_writing):
-            self.ledger.flush_inside()
-
-    def _intend(self, running: Running) -> None:
-        """Record what is about to be tried, for it can't share a transaction with its event."""
-        event = captures.event_for(running, self.policy) if running.verdict.is_logged else None
-        if event is not None:
-            event.fields[4] += " (INTENT)"
-            event.fields[13] = None
-            self.ledger.note(event)
-            self.flush()
-        if running.verdict.pragma in _ALONE and self._recorder is not None:
-            self._recorder.release()
-
-    def record_first(self, running: Running) -> None:
-        """Have a read's event on disk before its first row is handed out.
-
-        Raises:
-            AuditWriteError: The log can't be written now: a transaction holds the lock, this connection's own perhaps.
-        """
-        event = captures.event_for(running, self.policy)
-        if event is None:
-            return
-        event.fields[13] = None
-        self.ledger.note(event)
-        if not self.ledger.write_now():
-            self.ledger.forget(event)
-            msg = (
-                "a strict read is recorded before it is answered, and the audit log can't be written now: read before the "
-                "transaction writes, or after it has ended, or use read_durability = 'buffered'"
-            )
-            raise AuditWriteError(msg)
-        running.recorded = True
 
     # -- the end of a statement ----------------------------------------------------------------------------------------
 
@@ -446,7 +359,7 @@ class Auditor:
         if self.policy.logs("AUTH") and not self.ledger.keeps(self._closing):
             self._closing = self._event("CLOSE", "AUTH")
             self.ledger.note(self._closing)
-        self._end_orphans()
+        self.end_orphans()
         for cursor in (*self.commits.held_cursors(), *self.unfinished.cursors()):
             with contextlib.suppress(apsw.Error):  # which its event tells; closing goes on, as APSW's does
                 cursor.close(True)  # noqa: FBT003 - APSW's signature

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import apsw
 
 from heliosaudit import captures
+from heliosaudit.beginnings import record_first
 from heliosaudit.captures import Running
 from heliosaudit.cursors import raise_instead
 from heliosaudit.failures import record_failure
@@ -45,7 +46,7 @@ def open_blob(  # noqa: PLR0913 - APSW's parameters
     if refusal is not None:
         raise _refused(auditor, running, refusal)
     if not writeable and verdict.is_logged and auditor.policy.read_durability == "strict":
-        auditor.record_first(running)
+        record_first(auditor, running)
     blob = None
     try:
         with commits.allowed():  # one that fails ends a transaction, too
@@ -159,7 +160,7 @@ class Blob:
         running, auditor = self._running, self._auditor
         if running is not None and running.recorded:
             self._moved(rowid)
-            auditor.record_first(running)
+            record_first(auditor, running)
         self._blob.reopen(rowid)
         if running is None or running.recorded or not running.verdict.is_logged:
             return

@@ -165,6 +165,11 @@ class Ledger:
         writer = self._writer
         return writer.is_idle and not writer.connection.in_transaction and self._flush_between()
 
+    def step_aside(self) -> None:
+        """Have the recorder give up its connection, so that this one can be alone with the database."""
+        if self._recorder is not None:
+            self._recorder.release()
+
     def forget(self, event: Event) -> None:
         """Take a fact back, whose statement was not run after all."""
         with self._lock, contextlib.suppress(ValueError):
