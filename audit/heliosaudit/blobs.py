@@ -113,12 +113,11 @@ class Blob:
     def write(self, data: Any) -> None:
         """See `apsw.Blob.write`."""
         self._ask_rules(data)
-        running, rows = self._running, 0
+        running = self._running
+        rows = 0 if running is None else running.rows
         was = self._auditor.enter()
         try:
-            if running is not None:
-                rows, running.rows = running.rows, 1
-            self._write(data)
+            self._write(data, running)
         except BaseException as error:
             self._auditor.leave(was)
             if running is not None and isinstance(error, (apsw.Error, TypeError, ValueError)):
@@ -127,13 +126,17 @@ class Blob:
             raise
         self._auditor.leave(was)
 
-    def _write(self, data: Any) -> None:
+    def _write(self, data: Any, running: Running | None) -> None:
         images = self._auditor.images
-        if images is None or self._running is None:
+        if running is None:
             self._blob.write(data)
-            return
-        with images.during(self._running):
+        elif images is None:
+            running.rows = 1
             self._blob.write(data)
+        else:
+            with images.during(running):
+                running.rows = 1
+                self._blob.write(data)
 
     def _ask_rules(self, data: Any) -> None:
         """Let the rules see what is to be written, with what will stand before and after it.
