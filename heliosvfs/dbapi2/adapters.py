@@ -8,12 +8,23 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Callable
+from types import MappingProxyType
 from typing import Any
 
 from heliosvfs.dbapi2.deprecations import warn
 from heliosvfs.dbapi2.errors import ProgrammingError
 
-__all__ = ["PrepareProtocol", "adapt", "adapters", "bound", "converters", "plain_types", "register_adapter", "register_converter"]
+__all__ = [
+    "PrepareProtocol",
+    "adapt",
+    "adapters",
+    "bound",
+    "converters",
+    "missing",
+    "plain_types",
+    "register_adapter",
+    "register_converter",
+]
 
 _MISSING = object()
 _SEQUENCES = (tuple, list)
@@ -101,14 +112,23 @@ def _bindable(value: Any, where: str) -> Any:
 
 
 class _Named(dict[str, Any]):
-    """Parameters by name of a dict subclass, whose own way to find a missing one must be asked."""
+    """Parameters by name that have to be adapted, or of a kind of dict whose own way to find one must be asked."""
 
     def __init__(self, parameters: dict[str, Any]) -> None:
         super().__init__()
         self._parameters = parameters
 
     def __getitem__(self, name: str) -> Any:
-        return _bindable(self._parameters[name], f":{name}")
+        try:
+            value = self._parameters[name]
+        except LookupError:
+            raise missing(name) from None
+        return _bindable(value, f":{name}")
+
+
+def missing(name: str) -> ProgrammingError:
+    """Return the error for a parameter that is not there."""
+    return ProgrammingError(f"You did not supply a value for binding parameter :{name}.")
 
 
 def bound(parameters: Any) -> Any:
@@ -124,7 +144,7 @@ def bound(parameters: Any) -> Any:
         if kind is dict and plain_types.issuperset(map(type, parameters.values())):
             return parameters
         return _Named(parameters)
-    if kind not in _SEQUENCES and not hasattr(kind, "__getitem__"):
+    if kind is MappingProxyType or (kind not in _SEQUENCES and not hasattr(kind, "__getitem__")):
         msg = "parameters are of unsupported type"
         raise ProgrammingError(msg)
     # by index, and the length first: an adapter may change the sequence meanwhile

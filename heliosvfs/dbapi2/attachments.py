@@ -1,18 +1,20 @@
-"""ATTACH in SQL: the attached file is opened, or created, under the key of the connection's own database.
+"""ATTACH and VACUUM INTO in SQL: the further file is opened, or created, under the key of the connection's own database.
 
 SQLite's ATTACH names no key that reaches a VFS, and leaves no room for the seals of a new file. Where the connection's database
-is in memory, the attached file gets the key that connect() would give it (`heliosvfs.defaults`).
+is in memory, the further file gets the key that connect() would give it (`heliosvfs.defaults`).
 """
 
 from __future__ import annotations
 
+import os
 import re
+from contextlib import suppress
 from typing import Any
 
 import apsw
 
 from heliosvfs import defaults
-from heliosvfs.errors import UsageError
+from heliosvfs.errors import KeyUnavailableError, UsageError
 from heliosvfs.keyring import as_secret
 from heliosvfs.layout import RESERVED_BYTES
 from heliosvfs.vfs import Credential, files_of, presenting
@@ -20,6 +22,7 @@ from heliosvfs.vfs import Credential, files_of, presenting
 __all__ = ["attach"]
 
 _ATTACH = re.compile(r"ATTACH\s+(?:DATABASE\s+)?(?P<file>.+?)\s+AS\s+(?P<name>\S+)\s*;?\s*$", re.IGNORECASE | re.DOTALL)
+_INTO = re.compile(r"(?:\s|--[^\n]*\n|/\*.*?\*/)*VACUUM\b.*?\bINTO\b\s*(?P<file>.+?)\s*;?\s*$", re.IGNORECASE | re.DOTALL)
 _QUIET = re.compile(r"'(?:[^']|'')*'|--[^\n]*|/\*.*?\*/", re.DOTALL)  # literals and comments
 _KEYED = re.compile(r"""\bAS\s+(?:"[^"]*"|\[[^]]*\]|`[^`]*`|[?:@$]?\w*)\s+KEY\b""", re.IGNORECASE)
 _PLACEHOLDERS = ("?", ":", "@", "$")
@@ -35,11 +38,12 @@ def _credential(db: apsw.Connection) -> Credential | None:
 
 
 def _file_of(db: apsw.Connection, sql: str, parameters: Any) -> str | None:
-    """Return the name of the file that a statement attaches, None if that can't be told."""
-    match = _ATTACH.search(sql)
+    """Return the name of the file that a statement opens, None if that can't be told."""
+    match = _INTO.match(sql) or _ATTACH.search(sql)
     if match is None:
         return None
-    also = f", {match['name']}" if match["name"].startswith(_PLACEHOLDERS) else ""
+    name = match.groupdict().get("name", "")
+    also = f", {name}" if name.startswith(_PLACEHOLDERS) else ""
     reader = apsw.Cursor(db)
     reader.exec_trace = None  # nothing is read of the database
     try:
@@ -49,8 +53,22 @@ def _file_of(db: apsw.Connection, sql: str, parameters: Any) -> str | None:
     return row[0] if row and isinstance(row[0], str) else None
 
 
+def _vacuum_into(cursor: apsw.Cursor, db: apsw.Connection, sql: str, parameters: Any, where: str) -> None:
+    """Execute a VACUUM INTO; the VFS itself gives the copy the key of a database that is a file."""
+    is_new = bool(where) and not os.path.exists(where)
+    with presenting(None if files_of(db) or "heliosvfs_key=" in where else _credential(db), where):
+        try:
+            cursor.execute(sql, parameters)
+        except KeyUnavailableError:
+            if is_new and os.path.isfile(where) and not os.path.getsize(where):
+                for left in (where, f"{where}-journal"):
+                    with suppress(OSError):
+                        os.remove(left)
+            raise
+
+
 def attach(cursor: apsw.Cursor, db: apsw.Connection, sql: str, parameters: Any) -> None:
-    """Execute an ATTACH.
+    """Execute an ATTACH, or a VACUUM INTO.
 
     Raises:
         KeyUnavailableError, WrongKeyError, FormatError: As `heliosvfs.connect`, for the attached file.
@@ -63,6 +81,9 @@ def attach(cursor: apsw.Cursor, db: apsw.Connection, sql: str, parameters: Any) 
         )
         raise UsageError(msg)
     where = _file_of(db, sql, parameters)
+    if _INTO.match(sql):
+        _vacuum_into(cursor, db, sql, parameters, where or "")
+        return
     with presenting(None if where is None else _credential(db), where or ""):
         cursor.execute(sql, parameters)
     for name in db.db_names()[_FIRST_ATTACHED:]:

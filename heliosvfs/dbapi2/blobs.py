@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import operator
 import os
-from threading import get_ident
 from types import TracebackType
 from typing import Any, NoReturn
 
 import apsw
 
 from heliosvfs.dbapi2.errors import OperationalError, ProgrammingError, raise_translated
-from heliosvfs.dbapi2.sessions import Session
+from heliosvfs.dbapi2.guards import guarded
+from heliosvfs.dbapi2.sessions import Dropped, Session
 
 __all__ = ["Blob", "open_blob"]
 
@@ -25,7 +25,8 @@ class Blob:
     _session: Session
     _blob: apsw.Blob | None
     _offset: int
-    __slots__ = ("__weakref__", "_blob", "_offset", "_session")
+    _dropped: Dropped
+    __slots__ = ("__weakref__", "_blob", "_dropped", "_offset", "_session")
 
     def __new__(cls) -> Blob:  # noqa: PYI034 - it never returns
         """Refuse: only a connection opens a blob."""
@@ -36,11 +37,8 @@ class Blob:
         """Return APSW's blob.
 
         Raises:
-            ProgrammingError: It, or its database, is closed, or this is not its thread.
+            ProgrammingError: It is closed.
         """
-        session = self._session
-        if get_ident() != session.owner:
-            session.reach(lambda: None)
         if self._blob is None:
             msg = "Cannot operate on a closed blob."
             raise ProgrammingError(msg)
@@ -68,6 +66,7 @@ class Blob:
         except Exception as error:  # noqa: BLE001 - raised again, translated
             _refused(error)
 
+    @guarded
     def read(self, length: int = -1, /) -> bytes:
         """Read bytes from the current position on; all that are left, if not told how many."""
         blob = self._opened()
@@ -77,6 +76,7 @@ class Blob:
         self._offset += length
         return content
 
+    @guarded
     def write(self, data: Any, /) -> None:
         """Write bytes at the current position; a blob never changes its size.
 
@@ -89,6 +89,7 @@ class Blob:
         self._write(blob, self._offset, data)
         self._offset += length
 
+    @guarded
     def seek(self, offset: int, origin: int = os.SEEK_SET, /) -> None:
         """Move the current position."""
         blob = self._opened()
@@ -105,29 +106,31 @@ class Blob:
             raise ValueError(msg)
         self._offset = position
 
+    @guarded
     def tell(self) -> int:
         """Return the current position."""
         self._opened()
         return self._offset
 
+    @guarded
     def close(self) -> None:
         """Close the blob; it may be closed already."""
-        session = self._session
-        if get_ident() != session.owner:
-            session.reach(lambda: None)
         blob, self._blob = self._blob, None
         if blob is not None:
             blob.close(True)  # noqa: FBT003 - APSW's parameter: do not raise
 
+    @guarded
     def __len__(self) -> int:
         """Return its length in bytes."""
         return self._opened().length()
 
+    @guarded
     def __enter__(self) -> Blob:  # noqa: PYI034 - there are no subclasses
         """Return the blob."""
         self._opened()
         return self
 
+    @guarded
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
         """Close the blob."""
         self._opened()
@@ -156,6 +159,7 @@ class Blob:
             raise IndexError(msg)
         return position
 
+    @guarded
     def __getitem__(self, index: Any) -> int | bytes:
         """Return a byte, or the bytes of a slice."""
         blob = self._opened()
@@ -169,6 +173,7 @@ class Blob:
         content = self._read(blob, low, high - low)
         return bytes(content[position - low] for position in range(start, stop, step)) if step != 1 else content
 
+    @guarded
     def __setitem__(self, index: Any, value: Any) -> None:
         """Write a byte, or as many bytes as a slice has."""
         blob = self._opened()
@@ -201,6 +206,7 @@ class Blob:
             whole[position - low] = byte
         self._write(blob, low, whole)
 
+    @guarded
     def __delitem__(self, index: Any) -> None:
         """Refuse: a blob never changes its size."""
         self._opened()
@@ -236,4 +242,6 @@ def open_blob(  # noqa: PLR0913 - what blobopen() takes
     blob = object.__new__(Blob)
     blob._session, blob._offset = session, 0
     blob._blob = session.db.blob_open(schema, table, column, row, not readonly)
+    if session.is_shared:
+        blob._dropped = Dropped(session, blob._blob)
     return blob

@@ -106,15 +106,18 @@ class Connection(Functions):
 
     def execute(self, sql: str, parameters: Any = (), /) -> Any:
         """Execute a statement with a new cursor, and return that."""
-        return self.cursor().execute(sql, parameters)
+        cursor = Cursor(self)  # whatever cursor() a subclass has: that is not asked, and may call this
+        if self.row_factory is not None:
+            cursor.row_factory = self.row_factory
+        return cursor.execute(sql, parameters)
 
     def executemany(self, sql: str, parameters: Iterable[Any], /) -> Any:
         """Execute a statement once for each set of parameters with a new cursor, and return that."""
-        return self.cursor().executemany(sql, parameters)
+        return Connection.cursor(self).executemany(sql, parameters)
 
     def executescript(self, sql_script: str, /) -> Any:
         """Execute several statements with a new cursor, and return that."""
-        return self.cursor().executescript(sql_script)
+        return Connection.cursor(self).executescript(sql_script)
 
     @guarded
     def __call__(self, sql: str, /) -> Prepared:
@@ -158,8 +161,10 @@ class Connection(Functions):
     @property
     def in_transaction(self) -> bool:
         """Whether there is a transaction."""
-        self._session.check()
-        return self._session.db.in_transaction
+        session = self._session
+        if get_ident() != session.owner:
+            return session.reach(lambda: session.db.in_transaction)
+        return session.db.in_transaction
 
     @property
     def isolation_level(self) -> str | None:
@@ -170,10 +175,10 @@ class Connection(Functions):
     @isolation_level.setter
     def isolation_level(self, level: str | None) -> None:
         level = transactions.isolation_level(level)
-        if level is None:
-            self.commit()
         self._isolation_level = level
         self._session.begin = transactions.begin_before_dml(level, self._autocommit)
+        if level is None:
+            self.commit()
 
     @isolation_level.deleter
     def isolation_level(self) -> None:
@@ -217,8 +222,10 @@ class Connection(Functions):
     @property
     def total_changes(self) -> int:
         """How many rows have been changed since the connection was opened."""
-        self._session.check()
-        return self._session.db.total_changes()
+        session = self._session
+        if get_ident() != session.owner:
+            return session.reach(lambda: session.db.total_changes())  # noqa: PLW0108 - there may be no db
+        return session.db.total_changes()
 
     # -- the database as a whole -------------------------------------------------------------------------------------
 

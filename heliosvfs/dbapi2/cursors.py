@@ -10,14 +10,13 @@ from weakref import ref
 
 import apsw
 
-from heliosvfs.dbapi2.adapters import bound, plain_types
+from heliosvfs.dbapi2.adapters import bound, missing, plain_types
 from heliosvfs.dbapi2.attachments import attach
-from heliosvfs.dbapi2.constants import PARSE_COLNAMES
 from heliosvfs.dbapi2.deprecations import named_given_sequence
 from heliosvfs.dbapi2.errors import ProgrammingError, raise_translated
 from heliosvfs.dbapi2.feeds import Feed
 from heliosvfs.dbapi2.fetching import UNREAD, Fetching
-from heliosvfs.dbapi2.sessions import CLOSED_CURSOR, LOCKED, NO_CURSOR, Session
+from heliosvfs.dbapi2.sessions import CLOSED_CURSOR, LOCKED, NO_CURSOR, Dropped, Session
 from heliosvfs.dbapi2.statements import Statement, script
 
 if TYPE_CHECKING:
@@ -41,12 +40,15 @@ class Cursor(Fetching):
         except AttributeError:
             _refuse(connection)
         if get_ident() != session.owner:
-            session.check()
+            session.reach(Cursor.__init__, self, connection)
+            return
         if self._gate is not NO_CURSOR:  # __init__ was called before
             self._reset()
         self._connection = connection
         self._gate = self._base = session
         self._cursor = session.db.cursor()
+        if session.is_shared:
+            self._dropped = Dropped(session, self._cursor)
         cursors = session.cursors
         cursors.append(ref(self))
         if len(cursors) > session.most_cursors:
@@ -95,8 +97,8 @@ class Cursor(Fetching):
                     self._change(session, statement, parameters)
                     return self
                 self._alter(session, statement, parameters)
-        except Exception as error:  # noqa: BLE001 - raised again, translated
-            self._failed(error, missing=isinstance(error, KeyError) and isinstance(parameters, dict))
+        except BaseException as error:  # noqa: BLE001 - raised again, translated
+            self._failed(error, lacking=isinstance(error, KeyError) and type(parameters) is dict)
         self._statement, self._parameters, self._caster = statement, parameters, None
         self._ahead = self._description = UNREAD
         self._rowcount = -1
@@ -115,6 +117,8 @@ class Cursor(Fetching):
         db = session.db
         if session.begin is not None and not db.in_transaction:
             session.prepare(statement.text)  # what can't be prepared opens no transaction
+            if self._ahead is not None:
+                self._let_go()
             session.control.execute(session.begin)
         self._cursor.execute(statement.text, parameters)
         self._statement, self._parameters, self._caster = statement, parameters, None
@@ -134,12 +138,29 @@ class Cursor(Fetching):
             return True
         return False
 
-    def _failed(self, error: Exception, *, missing: bool) -> NoReturn:
-        self._ahead = self._description = None
-        self._rowcount = -1
-        if missing:
-            msg = f"You did not supply a value for binding parameter :{error.args[0]}."
-            raise ProgrammingError(msg) from None
+    def _let_go(self) -> None:
+        """End the statement before, if rows of it are left: what is done next shall not see its old snapshot, nor have its locks.
+
+        Raises:
+            apsw.ThreadingViolationError: It is executing, and what it executes has come here.
+        """
+        if self._ahead is not None:
+            self._cursor.close(True)  # noqa: FBT003 - APSW's parameter: what is left to fetch is no error
+            self._cursor = self._base.db.cursor()
+            if self._base.is_shared:
+                self._dropped = Dropped(self._base, self._cursor)
+            self._ahead = None
+
+    def _failed(self, error: BaseException, *, lacking: bool) -> NoReturn:
+        try:
+            self._let_go()
+        except Exception as refusal:  # noqa: BLE001 - raised below
+            error, lacking = refusal, False
+        else:
+            self._description = None
+            self._rowcount = -1
+        if lacking:
+            raise missing(error.args[0]) from None
         try:
             raise_translated(error)
         finally:
@@ -166,13 +187,15 @@ class Cursor(Fetching):
             feed = Feed(db, statement.text, seq_of_parameters)
             if statement.alters:
                 session.settle()
+            self._let_go()
+            self._ahead = UNREAD  # a generator that fetches from this cursor is to be refused, and not to find it at its end
             if statement.is_dml and session.begin is not None and not db.in_transaction:
                 session.control.execute(session.begin)
             self._cursor.executemany(statement.text, feed.rows)
             if statement.may_return_rows:
                 deque(self._cursor, maxlen=0)
-        except Exception as error:  # noqa: BLE001 - raised again, translated
-            self._failed(error, missing=feed is not None and feed.lacks(error))
+        except BaseException as error:  # noqa: BLE001 - raised again, translated
+            self._failed(error, lacking=feed is not None and feed.lacks(error))
         self._statement = statement
         self._ahead, self._description = None, UNREAD if statement.may_return_rows else None
         self._rowcount = feed.changed() if statement.is_dml else -1
@@ -206,15 +229,18 @@ class Cursor(Fetching):
 
     @property
     def description(self) -> tuple[tuple[str, None, None, None, None, None, None], ...] | None:
-        """Name of each column, and six Nones; None if the last statement returns no rows."""
-        if self._description is UNREAD:
-            self._description = self._describe()
-        return self._description  # type: ignore[no-any-return]
+        """Name of each column, and six Nones; None if the last statement returns no rows.
 
-    def _describe(self) -> Any:
-        cut = self._base.detect_types & PARSE_COLNAMES
-        names = (name.partition("[")[0].removesuffix(" ") if cut and "[" in name else name for name, _ in self._columns())
-        return tuple((name, None, None, None, None, None, None) for name in names) or None
+        Raises:
+            DatabaseError: All rows have been fetched, and the statement that they came from can't be prepared any more.
+        """
+        if self._description is UNREAD:
+            session = self._base
+            if session.is_shared and get_ident() != session.owner:
+                session.reach(self._describe)
+            else:
+                self._describe()
+        return self._description  # type: ignore[no-any-return]
 
     @property
     def rowcount(self) -> int:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from threading import get_ident
 from typing import TYPE_CHECKING, Any
+
+from heliosvfs.dbapi2.errors import raise_translated
 
 if TYPE_CHECKING:
     from heliosvfs.dbapi2.connections import Connection
@@ -29,9 +32,19 @@ def statements_of(connection: Connection, like: str | None) -> Iterator[str]:  #
     """
     session = connection._session  # noqa: SLF001 - part of the connection
 
+    def ask(call: Callable[..., Any], *arguments: Any) -> Any:
+        if get_ident() != session.owner:
+            return session.reach(ask, call, *arguments)
+        try:
+            return call(*arguments)
+        except Exception as error:  # noqa: BLE001 - raised again, translated
+            raise_translated(error)
+
+    def executed(sql: str, *parameters: Any) -> Any:
+        return session.db.cursor().execute(sql, parameters)
+
     def rows(sql: str, *parameters: Any) -> list[Any]:
-        session.check()
-        return session.db.cursor().execute(sql, parameters).fetchall()
+        return ask(lambda: executed(sql, *parameters).fetchall())  # type: ignore[no-any-return]
 
     if sys.version_info >= (3, 13) and rows("PRAGMA foreign_key_check"):
         yield "PRAGMA foreign_keys=OFF;"
@@ -61,12 +74,12 @@ def statements_of(connection: Connection, like: str | None) -> Iterator[str]:  #
         else:
             yield f"{sql};"
         columns = [str(column[1]) for column in rows(f"PRAGMA table_info({_identifier(name)})")]
-        session.check()
         values = "||','||".join(f"quote({_identifier(column)})" for column in columns)
         start = _literal(f"INSERT INTO {_identifier(name)} VALUES(")
         select = f"SELECT {start}||{values}||')' FROM {_identifier(name)}"  # noqa: S608 - a dump
-        for (line,) in session.db.cursor().execute(select):
-            yield f"{line};"
+        lines = ask(executed, select)
+        while (line := ask(lines.fetchone)) is not None:
+            yield f"{line[0]};"
     for _, sql in rows(schema.format("IN ('index', 'trigger', 'view')"), *pattern):
         yield f"{sql};"
     if has_virtual_tables:

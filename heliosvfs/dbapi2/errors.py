@@ -163,6 +163,8 @@ def _of_apsw(error: apsw.Error) -> BaseException:  # noqa: PLR0911 - a table of 
         return ProgrammingError("Cannot operate on a closed database.")
     if isinstance(error, apsw.CursorClosedError):
         return ProgrammingError("Cannot operate on a closed cursor.")
+    if isinstance(error, apsw.ExtensionLoadingError):
+        return OperationalError(message.removeprefix("ExtensionLoadingError: "))
     code = getattr(error, "extendedresult", None)
     if code is None:
         return InterfaceError(message)
@@ -186,23 +188,30 @@ def _undecodable(error: UnicodeDecodeError) -> OperationalError:
     return OperationalError(f"Could not decode to UTF-8 text '{text}'")
 
 
+def _joined(pep: type[BaseException], kind: type[BaseException], args: tuple[Any, ...], state: dict[str, Any]) -> BaseException:
+    """Return an error whose class is two classes at once; pickles name this function."""
+    pair = (pep, kind)  # the PEP 249 class first: peewee translates errors by the name of a class or of its first base
+    if pair not in _both:
+        namespace = {
+            "__module__": kind.__module__,
+            "__qualname__": kind.__qualname__,
+            "__doc__": kind.__doc__,
+            "__reduce__": lambda self: (_joined, (pep, kind, self.args, self.__dict__)),
+        }
+        _both[pair] = type(kind.__name__, pair, namespace)
+    both = _both[pair].__new__(_both[pair])
+    both.args = args
+    both.__dict__.update(state)
+    return both
+
+
 def _as_both(error: BaseException) -> BaseException:
     """Return an error of ours as an instance of its own class and of the PEP 249 one."""
     code = getattr(error, "extendedresult", None)
     pep = ProgrammingError if isinstance(error, UsageError) else OperationalError
     if code is not None:
         pep = _OF_CODE.get(code & 0xFF, DatabaseError)  # type: ignore[assignment]
-    pair = (pep, type(error))  # the PEP 249 class first: peewee translates errors by the name of a class or of its first base
-    if pair not in _both:
-        namespace = {
-            "__module__": type(error).__module__,
-            "__qualname__": type(error).__qualname__,
-            "__doc__": type(error).__doc__,
-        }
-        _both[pair] = type(type(error).__name__, pair, namespace)
-    both: Any = _both[pair].__new__(_both[pair])
-    both.args = error.args
-    both.__dict__.update(error.__dict__)
+    both: Any = _joined(pep, type(error), error.args, error.__dict__)
     if isinstance(error, KeyUnavailableError) and ("no key was given" in str(error) or "without a key" in str(error)):
         both.args = (str(error) + _NO_KEY,)
     if code is not None:

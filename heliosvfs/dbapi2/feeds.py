@@ -33,7 +33,7 @@ class Feed:
 
     def __init__(self, db: apsw.Connection, sql: str, parameters: Iterable[Any]) -> None:
         self.rows: Iterator[Any] = iter(parameters)
-        self._current: Any = None
+        self._current: list[Any] = [None]
         self._changes: Callable[[], int] = db.changes
         self._totals: Callable[[], int] | None = None
         self._counts: list[int] = []
@@ -42,7 +42,7 @@ class Feed:
             and _are_sequences(map(type, parameters))
             and _are_plain(map(type, chain.from_iterable(parameters)))
         ):
-            self.rows = self._bound(self.rows)
+            self.rows = _bound(self.rows, self._current)
         if length_hint(parameters, _MANY) >= _MANY and counts_all_changes(db, sql):
             self._totals = db.total_changes
             self._before = db.total_changes()
@@ -51,17 +51,10 @@ class Feed:
             # and append's None says yes
             self.rows = compress(self.rows, map(not_, map(self._counts.append, iter(db.changes, -1))))
 
-    def _bound(self, rows: Iterator[Any]) -> Iterator[Any]:
-        for row in rows:
-            if type(row) in _SEQUENCES and _are_plain(map(type, row)):
-                yield row
-            else:
-                self._current = row
-                yield bound(row)
-
-    def lacks(self, error: Exception) -> bool:
+    def lacks(self, error: BaseException) -> bool:
         """Tell whether an error is about a key that the current parameters do not have, and not one of the program's own."""
-        return isinstance(error, KeyError) and isinstance(self._current, dict) and error.args[0] not in self._current
+        row = self._current[0]
+        return isinstance(error, KeyError) and type(row) is dict and error.args[0] not in row
 
     def changed(self) -> int:
         """Return how many rows the executions have changed, after the last one."""
@@ -69,3 +62,16 @@ class Feed:
             return self._totals() - self._before
         # the first count was taken before the first execution
         return sum(self._counts[1:]) + self._changes() if self._counts else 0
+
+
+def _bound(rows: Iterator[Any], current: list[Any]) -> Iterator[Any]:
+    """Give each row ready to be bound; ``current`` holds the last one that took more than a look at its types.
+
+    It knows nothing of the feed: in a cycle with it the program's generator, and what that has open, would outlive a failure.
+    """
+    for row in rows:
+        if type(row) in _SEQUENCES and _are_plain(map(type, row)):
+            yield row
+        else:
+            given = current[0] = bound(row)
+            yield given

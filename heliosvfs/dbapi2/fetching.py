@@ -8,6 +8,7 @@ factory, a text factory or a converter asks for it (`values.py`).
 from __future__ import annotations
 
 import re
+from collections import deque
 from collections.abc import Iterator
 from itertools import islice
 from threading import get_ident
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import apsw
 
 from heliosvfs.dbapi2 import values
+from heliosvfs.dbapi2.constants import PARSE_COLNAMES
 from heliosvfs.dbapi2.errors import raise_translated
 from heliosvfs.dbapi2.sessions import LOCKED, NO_CURSOR, Session
 from heliosvfs.dbapi2.statements import Statement
@@ -61,13 +63,38 @@ class Fetching:
                 return ()
             return self._base.prepare(self._statement.text).columns
 
-    def _first(self) -> Any:
-        """Return the next row where none is kept, None after the last; afterwards the cursor is one step ahead."""
+    def _describe(self) -> None:
+        try:
+            columns = self._columns()
+        except Exception as error:  # noqa: BLE001 - raised again, translated
+            raise_translated(error)
+        names = [name for name, _ in columns]
+        if self._base.detect_types & PARSE_COLNAMES:
+            names = [name.partition("[")[0].removesuffix(" ") if "[" in name else name for name in names]
+        self._description = tuple([(name, None, None, None, None, None, None) for name in names]) or None
+
+    def _look(self) -> None:
+        """Take what shaping the rows needs to know, while the statement is under way: afterwards it would be prepared again."""
+        if self._description is UNREAD:
+            self._describe()
+        if self._caster is None and self._connection._casts:  # noqa: SLF001
+            self._caster = values.Caster(self, self._base)
+
+    def _first(self, shapes: bool) -> Any:  # noqa: FBT001 - by name it would take longer
+        """Return the next row where none is kept, None after the last; afterwards the cursor is one step ahead.
+
+        Args:
+            shapes: Whether the row will be shaped.
+        """
         kept, self._ahead = self._ahead, None
         if kept is None:
             return None
         fetch = self._cursor.fetchone
         try:
+            if type(kept) is deque:
+                row = kept.popleft()
+                self._ahead = kept or None
+                return row
             if kept is not UNREAD:  # the row that was read ahead could not be decoded, and now it is its turn
                 raise kept  # noqa: TRY301 - handled like one that is read now
             row = fetch()
@@ -78,6 +105,8 @@ class Fetching:
             raise_translated(error)
         if row is not None:
             try:
+                if shapes:
+                    self._look()
                 self._ahead = fetch()
             except Exception as error:  # noqa: BLE001 - raised again, translated
                 return self._stumbled(row, error)
@@ -136,7 +165,7 @@ class Fetching:
                     if ahead is None and self._statement.is_dml:
                         self._ended()
             else:
-                row = self._first()
+                row = self._first(self.row_factory is not None or connection._casts)  # noqa: SLF001
                 if row is None:
                     return
             if self.row_factory is not None or connection._casts:  # noqa: SLF001
@@ -158,7 +187,7 @@ class Fetching:
                 if ahead is None and self._statement.is_dml:
                     self._ended()
         else:
-            row = self._first()
+            row = self._first(self.row_factory is not None or self._connection._casts)  # noqa: SLF001
             if row is None:
                 raise StopIteration
         if self.row_factory is not None or self._connection._casts:  # noqa: SLF001
@@ -172,10 +201,9 @@ class Fetching:
             return session.reach(Fetching.fetchone, self)
         if type(self._ahead) is tuple:
             return Fetching.__next__(self)
-        row = self._first()
-        if row is not None and (self.row_factory is not None or self._connection._casts):  # noqa: SLF001
-            return self._shaped(row)
-        return row
+        shapes = self.row_factory is not None or self._connection._casts  # noqa: SLF001
+        row = self._first(shapes)
+        return self._shaped(row) if shapes and row is not None else row
 
     def fetchmany(self, size: int | None = None) -> list[Any]:
         """Return the next rows: `arraysize` of them, or ``size``."""
@@ -192,7 +220,7 @@ class Fetching:
         ahead = self._ahead
         if ahead is None:
             return []
-        if self._connection._casts or isinstance(ahead, Exception):  # noqa: SLF001
+        if self._connection._casts or isinstance(ahead, (Exception, deque)):  # noqa: SLF001
             return list(self)
         try:
             rows: list[Any] = self._cursor.fetchall()
@@ -204,5 +232,17 @@ class Fetching:
             self._ended()
         if ahead is not UNREAD:
             rows.insert(0, ahead)
+        return rows if self.row_factory is None else self._made(rows)
+
+    def _made(self, rows: list[Any]) -> list[Any]:
+        """Return what the row factory makes of rows; those after one that it refuses are left to be fetched."""
         factory = self.row_factory
-        return rows if factory is None else [factory(self, row) for row in rows]
+        made: list[Any] = []
+        add = made.append
+        try:
+            for row in rows:
+                add(factory(self, row))
+        except BaseException:
+            self._ahead = deque(rows[len(made) + 1 :]) or None
+            raise
+        return made

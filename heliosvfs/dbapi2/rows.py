@@ -31,6 +31,11 @@ class Row:
     _values: tuple[Any, ...]
     _description: Any
 
+    def __reduce__(self) -> Any:
+        """Refuse to be copied or pickled, as sqlite3's rows do."""
+        msg = f"cannot pickle '{type(self).__module__}.{type(self).__qualname__}' object"
+        raise TypeError(msg)
+
     def keys(self) -> list[str]:
         """Return the column names."""
         return [column[0] for column in self._description or ()]

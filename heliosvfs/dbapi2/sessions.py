@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -22,7 +22,7 @@ from heliosvfs.dbapi2.statements import Prepared, Statement, classify, prepare
 if TYPE_CHECKING:
     from heliosvfs.dbapi2.cursors import Cursor
 
-__all__ = ["CLOSED_CURSOR", "LOCKED", "NO_CONNECTION", "NO_CURSOR", "Session"]
+__all__ = ["CLOSED_CURSOR", "LOCKED", "NO_CONNECTION", "NO_CURSOR", "Dropped", "Session"]
 
 _Result = TypeVar("_Result")
 _MOST_STATEMENTS = 1024
@@ -37,6 +37,7 @@ class Session:
         owner: The thread that may use it without asking; None: nobody may any more.
         db: The APSW connection.
         control: A cursor for BEGIN, COMMIT and ROLLBACK.
+        is_shared: Whether threads share it, and it is open.
         begin: What opens a transaction before DML; None: nothing does.
         detect_types: As for connect().
         statements: What SQL texts are known to be.
@@ -56,6 +57,7 @@ class Session:
         "cursors",
         "db",
         "detect_types",
+        "is_shared",
         "most_cursors",
         "owner",
         "statements",
@@ -69,6 +71,7 @@ class Session:
         self.statements: dict[str, Statement] = {}
         self._home = get_ident()
         self._lock = None if check_same_thread else threading.RLock()
+        self.is_shared = not check_same_thread
         self._refusal = ""
         self._closed = False
         self._sql_limit = db.limit(apsw.SQLITE_LIMIT_SQL_LENGTH)
@@ -82,7 +85,7 @@ class Session:
         session = cls.__new__(cls)
         session.owner = None
         session._refusal, session._closed = message, False  # noqa: SLF001 - of the same class
-        session.cursors, session.most_cursors = [], _FEW_CURSORS
+        session.cursors, session.most_cursors, session.is_shared = [], _FEW_CURSORS, False
         return session
 
     def reach(self, method: Callable[..., _Result], *args: Any, **kwargs: Any) -> _Result:
@@ -111,7 +114,7 @@ class Session:
                     self.owner = before
 
     def check(self) -> None:
-        """Refuse a thread that may not use the session; for properties that read without SQLite's lock.
+        """Refuse a thread that may not use the session; for what asks nothing of APSW.
 
         Raises:
             ProgrammingError: It may not.
@@ -181,6 +184,28 @@ class Session:
         self.settle()
         self.db.close(True)  # noqa: FBT003 - APSW's parameter: what is left to fetch is no error
         self.owner, self._refusal, self._closed = None, "Cannot operate on a closed database.", True
+        self.is_shared = False
+
+    def drop(self, thing: apsw.Cursor | apsw.Blob) -> None:
+        """Close what nobody has any more, when no other thread is within a call."""
+        with self._lock or nullcontext(), suppress(Exception):  # nobody is there to be told
+            thing.close(True)  # noqa: FBT003 - APSW's parameter: what is left to fetch is no error
+
+
+class Dropped:
+    """Closes a cursor or a blob of a session that threads share once its owner is gone.
+
+    APSW would do so at once: if rows are left that calls into the VFS, and meanwhile other threads' calls find SQLite busy.
+    """
+
+    __slots__ = ("_session", "_thing")
+
+    def __init__(self, session: Session, thing: apsw.Cursor | apsw.Blob) -> None:
+        self._session, self._thing = session, thing
+
+    def __del__(self) -> None:
+        """Close it."""
+        self._session.drop(self._thing)
 
 
 NO_CONNECTION = Session.refusing("Base Connection.__init__ not called.")

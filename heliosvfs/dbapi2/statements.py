@@ -25,6 +25,8 @@ _WORD = re.compile(r"[A-Za-z]*")
 _DML = re.compile(r"INSERT|UPDATE|DELETE|REPLACE", re.IGNORECASE)
 _SCHEMA_STAYS = frozenset(("SELECT", "VALUES", "WITH", "BEGIN", "COMMIT", "END", "SAVEPOINT", "RELEASE", "EXPLAIN", "PRAGMA", ""))
 _CALLS = frozenset(("Program", "VUpdate", "Function", "PureFunc", "AggStep"))
+_FURTHER = re.compile(r"ATTACH|VACUUM", re.IGNORECASE)
+_INTO = re.compile(r"\bINTO\b", re.IGNORECASE)
 _MARK = re.compile(r"[:@$]\w")
 _ENDING = "; \t\r\n"
 _WIDEST = 4  # bytes of a character in UTF-8
@@ -39,7 +41,7 @@ class Statement:
         is_dml: It begins with INSERT, UPDATE, DELETE or REPLACE.
         may_return_rows: It is no DML, or has a RETURNING clause.
         alters: It may change the schema, and with it what other statements return.
-        attaches: It is an ATTACH.
+        attaches: It is an ATTACH or a VACUUM INTO: it opens a further file.
         is_plain: Nothing but executing it is to be done: it is none of the others.
         named: What to say if it is given a sequence, because it has named parameters; None before Python 3.12 or if it has none.
     """
@@ -158,7 +160,7 @@ def script(connection: apsw.Connection, sql: str, limit: int) -> Iterator[tuple[
     """Check the text of executescript(), and split it where that matters; each part is executed before the next is asked for.
 
     Returns:
-        The text, or one statement after the other if there may be an ATTACH; and whether it is one.
+        The text, or one statement after the other if one may open a further file; and whether it does.
 
     Raises:
         DataError: It is longer than SQLite accepts.
@@ -168,7 +170,7 @@ def script(connection: apsw.Connection, sql: str, limit: int) -> Iterator[tuple[
         msg = "embedded null character"
         raise ValueError(msg)
     _check_size(sql, limit)
-    return _each(connection, sql) if "attach" in sql.lower() else iter(((sql, False),))
+    return _each(connection, sql) if _FURTHER.search(sql) else iter(((sql, False),))
 
 
 def _each(connection: apsw.Connection, sql: str) -> Iterator[tuple[str, bool]]:
@@ -177,8 +179,12 @@ def _each(connection: apsw.Connection, sql: str) -> Iterator[tuple[str, bool]]:
             sql = sql[start + 1 :]
             continue
         text = prepare(connection, sql).text
-        yield text, _first_word(text) == "ATTACH"
+        yield text, _attaches(text, _first_word(text))
         sql = sql[len(text) :]
+
+
+def _attaches(text: str, word: str) -> bool:
+    return word == "ATTACH" or (word == "VACUUM" and _INTO.search(text) is not None)
 
 
 def _first_word(text: str) -> str:
@@ -214,4 +220,4 @@ def classify(connection: apsw.Connection, sql: str, limit: int) -> Statement:
     word = _first_word(text)
     may_return_rows = not is_dml or "returning" in text.lower()
     named = _named(connection, text) if sys.version_info >= (3, 12) and _MARK.search(text) else None
-    return Statement(text, is_dml, may_return_rows, not is_dml and word not in _SCHEMA_STAYS, word == "ATTACH", named)
+    return Statement(text, is_dml, may_return_rows, not is_dml and word not in _SCHEMA_STAYS, _attaches(text, word), named)

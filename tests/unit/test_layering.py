@@ -89,7 +89,7 @@ LOADERS = {
     "run_path",
     "__builtins__",
 }
-RUNS_PROGRAMS = {"heliosvfs.run": {"runpy.*", "run_module", "run_path"}}  # what it starts is the user's
+RUNS_PROGRAMS = {"heliosvfs.run": {"exec"}}  # what it starts is the user's
 HIDDEN = LOADERS | {"importlib.*", "runpy.*", "exec", "eval"}
 
 
