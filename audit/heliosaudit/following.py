@@ -63,24 +63,37 @@ def check(rows_in_order: Iterable[Row], start: Head) -> tuple[Head, int, Break |
     number, previous, last, count = start.id, start.checksum, start.timestamp, 0
     before = b""
     sha256 = hashlib.sha256
-    for found, record, stored in rows_in_order:
-        number += 1
-        if found != number:
-            return Head(number - 1, previous, last), count, Break(number, "missing", f"event {number}", f"event {found}")
-        encoded = record.encode()
-        due = sha256(previous + number.to_bytes(8, "big") + encoded).digest()  # chains.checksum, without a call
-        if due != stored:
-            kind = "edited"
-            if before and chains.checksum(before, number - 1, encoded) == stored:
-                kind = "inserted"  # this event stood one place further up: the one before it was put in
-                number -= 1
-            return Head(number - 1, previous, last), count, Break(number, kind, due.hex(), stored.hex())
-        moment = record[TIME]
-        if moment < last:
-            return Head(number - 1, previous, last), count, Break(number, "clock", f"not before {last}", moment)
-        before, previous, last = previous, stored, moment
-        count += 1
+    try:
+        for found, record, stored in rows_in_order:
+            number += 1
+            if found != number:
+                return Head(number - 1, previous, last), count, Break(number, "missing", f"event {number}", f"event {found}")
+            encoded = record.encode()
+            due = sha256(previous + number.to_bytes(8, "big") + encoded).digest()  # chains.checksum, without a call
+            if due != stored:
+                kind = "edited"
+                if before and chains.checksum(before, number - 1, encoded) == stored:
+                    kind = "inserted"  # this event stood one place further up: the one before it was put in
+                    number -= 1
+                return Head(number - 1, previous, last), count, Break(number, kind, due.hex(), _shown(stored))
+            moment = record[TIME]
+            if moment < last:
+                return Head(number - 1, previous, last), count, Break(number, "clock", f"not before {last}", moment)
+            before, previous, last = previous, stored, moment
+            count += 1
+    except AttributeError:  # no text
+        return (
+            Head(number - 1, previous, last),
+            count,
+            Break(number, "not a record", "a text", f"a value of {type(record).__name__}"),
+        )
+    except UnicodeDecodeError:  # from reading the event after the last that was right
+        return Head(number, previous, last), count, Break(number + 1, "not a record", "a text in UTF-8", "bytes that are none")
     return Head(number, previous, last), count, None
+
+
+def _shown(stored: object) -> str:
+    return stored.hex() if isinstance(stored, bytes) else f"no checksum, a value of {type(stored).__name__}"
 
 
 def entries(connection: apsw.Connection, after: int, until: int) -> Iterator[Row]:

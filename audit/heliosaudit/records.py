@@ -6,11 +6,12 @@ hashes and what the table stores; every other column of the table is generated f
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import msgspec
 
-__all__ = ["FIELDS", "Record", "decode", "encode"]
+__all__ = ["FIELDS", "Record", "decode", "encodable", "encode"]
 
 
 class Record(NamedTuple):
@@ -69,6 +70,35 @@ FIELDS = Record._fields
 
 encode = msgspec.json.Encoder().encode
 _decoder = msgspec.json.Decoder(Record)
+
+
+def encodable(value: Any, *, otherwise: Callable[[Any], str] | None = None) -> Any:
+    """Return a value that `encode` takes: lone surrogates, as names of files and users may have them, are escaped.
+
+    Args:
+        value: The value, or a list or dict of values.
+        otherwise: Stands in for what JSON has no word for; None: that is an error.
+
+    Raises:
+        TypeError: There is none; no value is quoted.
+    """
+    if isinstance(value, str):
+        return str.__str__(value).encode(errors="backslashreplace").decode()
+    if isinstance(value, dict):
+        return {
+            encodable(name, otherwise=otherwise) if isinstance(name, str) else name: encodable(one, otherwise=otherwise)
+            for name, one in value.items()
+        }
+    if isinstance(value, (list, tuple)):
+        return [encodable(one, otherwise=otherwise) for one in value]
+    try:
+        encode(value)
+    except (TypeError, ValueError, OverflowError, RecursionError):
+        if otherwise is None:
+            msg = f"{type(value).__name__} is not of its kinds"
+            raise TypeError(msg) from None
+        return otherwise(value)
+    return value
 
 
 def decode(record: str | bytes) -> Record:

@@ -151,8 +151,9 @@ def follow(
 
 def _head_at(connection: apsw.Connection, number: int) -> Head | None:
     """Return what the log says of an event where a segment begins; the segment before shows whether it is true."""
-    found = rows(connection, f"SELECT record, checksum FROM main.{LOG} WHERE id = ?", (number,))
-    return Head(number, found[0][1], found[0][0][TIME]) if found else None
+    sound = "typeof(record) = 'text' AND typeof(checksum) = 'blob'"
+    found = rows(connection, f"SELECT CAST(record AS BLOB), checksum FROM main.{LOG} WHERE id = ? AND {sound}", (number,))
+    return Head(number, found[0][1], found[0][0][TIME].decode(errors="replace")) if found else None
 
 
 def _follow_alone(
@@ -164,7 +165,7 @@ def _follow_alone(
         events += count
         if progress is not None:
             progress(events, of)
-        if broken is not None:
+        if broken is not None or head.id < min(until, last):
             break
     if broken is None and head.id < last:
         broken = Break(head.id + 1, "missing", f"event {head.id + 1}", "nothing")

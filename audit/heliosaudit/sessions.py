@@ -10,6 +10,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from heliosaudit.errors import AuditPolicyError
+from heliosaudit.records import encodable
+
 __all__ = ["Session", "current", "session"]
 
 
@@ -30,6 +33,20 @@ class Session:
     application_name: str | None = None
     custom: dict[str, Any] = field(default_factory=dict)
     id: str = field(default_factory=lambda: secrets.token_hex(8))
+
+    def __post_init__(self) -> None:
+        """Make sure that what it says can be recorded: one event that can't be would keep all others out of the log.
+
+        Raises:
+            AuditPolicyError: A field is of a kind that JSON has no word for.
+        """
+        try:
+            said = encodable([self.user, self.client_ip, self.application_name, self.custom])
+        except TypeError as error:
+            msg = f"a session's fields are recorded as JSON: {error}"
+            raise AuditPolicyError(msg) from None
+        for name, value in zip(("user", "client_ip", "application_name", "custom"), said, strict=True):
+            object.__setattr__(self, name, value)
 
 
 _current: contextvars.ContextVar[Session | None] = contextvars.ContextVar("heliosaudit.session", default=None)
@@ -61,6 +78,9 @@ def session(
         client_ip: Address that the request came from; None: as around.
         application_name: Application that acts for the user; None: as around.
         **custom: Further fields; those of the session around are kept.
+
+    Raises:
+        AuditPolicyError: A field is of a kind that JSON has no word for.
     """
     around = current()
     new = Session(

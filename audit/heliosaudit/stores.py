@@ -18,7 +18,7 @@ import apsw
 from heliosaudit import chains, schemas
 from heliosaudit.errors import AuditError
 from heliosaudit.events import Event, event_of, timestamp
-from heliosaudit.records import encode
+from heliosaudit.records import encodable, encode
 from heliosaudit.schemas import LOG, VALUES
 
 __all__ = ["Store", "create", "has_log", "in_transaction", "transaction"]
@@ -78,7 +78,11 @@ class Store:
         for event in events:
             fields = event.fields
             fields[0] = now
-            record = encode(fields)
+            try:
+                record = encode(fields)
+            except (TypeError, ValueError, OverflowError, RecursionError):  # it may not keep the others out of the log
+                fields[:] = encodable(fields, otherwise=_of_a_kind)
+                record = encode(fields)
             number += 1
             previous = _sha256(previous + number.to_bytes(8, "big") + record).digest()
             rows.append((number, record.decode(), previous))
@@ -96,6 +100,10 @@ class Store:
     def _clock_step(self, now: str, last: str) -> Event:
         """Return the event that says that the clock went back: `timestamp` is held, so that it never steps back."""
         return event_of("CLOCK STEP", event_class="ADMIN", user="", details={"clock": now, "held_at": last})
+
+
+def _of_a_kind(value: object) -> str:
+    return f"/* {type(value).__name__} */"
 
 
 def has_log(connection: apsw.Connection) -> bool:

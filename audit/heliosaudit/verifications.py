@@ -18,7 +18,7 @@ import msgspec
 from heliosaudit import chains
 from heliosaudit.checkpoints import Checkpoint
 from heliosaudit.errors import ChainBrokenError, LogTruncatedError
-from heliosaudit.following import Break, Head, check, entries
+from heliosaudit.following import Break, Head, check
 from heliosaudit.queries import rows
 from heliosaudit.records import Record, decode
 from heliosaudit.schemas import LOG
@@ -99,11 +99,9 @@ def verify(  # noqa: PLR0913 - how, and against what
         head, events, broken = (start, 0, first) if first is not None else follow(connection, start, progress, helpers)
         if broken is not None:
             broken = _explained(connection, broken)
-        elif since is not None:
-            broken = _differs(connection, since)
         anchored = 0
         if broken is None and checkpoint is not None:
-            broken, anchored = _against(connection, checkpoint, head, start)
+            broken, anchored = _against(connection, checkpoint, head)
     finally:
         if connection.in_transaction:  # an error of reading has ended it
             connection.execute("RELEASE heliosaudit_verify")
@@ -117,7 +115,7 @@ def verify(  # noqa: PLR0913 - how, and against what
             notes.append(f"events {anchored + 1} to {head.id} are younger than the checkpoint, and not vouched for by it")
     else:
         verdict = "unverified"
-        notes.append(f"the event that the checkpoint names, {checkpoint.size}, has been pruned")
+        notes.append(f"the event that the checkpoint names, {checkpoint.size}, has been pruned: its archive has to be compared")
     return Report(verdict, events, broken, head if head.id else None, anchored, time.perf_counter() - begun, tuple(notes))
 
 
@@ -125,8 +123,8 @@ def _start(connection: apsw.Connection, since: Head | None, notes: list[str]) ->
     """Find where the chain begins: at its root, where it was pruned to, or where an earlier verification ended."""
     if since is not None:
         notes.append(f"events up to {since.id} were verified before")
-        return since, None
-    found = rows(connection, f"SELECT id, record FROM main.{LOG} ORDER BY id LIMIT 1")
+        return _since(connection, since, notes)
+    found = rows(connection, f"SELECT id, CAST(record AS BLOB) FROM main.{LOG} ORDER BY id LIMIT 1")
     if not found:
         return Head(0, chains.ROOT), Break(1, "missing", "a genesis record", "an empty log")
     number, record = found[0]
@@ -142,10 +140,30 @@ def _start(connection: apsw.Connection, since: Head | None, notes: list[str]) ->
     return Head(*pruned), None
 
 
-def is_genesis(record: str) -> bool:
+def _since(connection: apsw.Connection, since: Head, notes: list[str]) -> tuple[Head, Break | None]:
+    """Find where to begin after the place where an earlier verification ended, which may have been pruned meanwhile."""
+    found = rows(connection, f"SELECT checksum FROM main.{LOG} WHERE id = ?", (since.id,))
+    if found:
+        stored = found[0][0]
+        same = stored == since.checksum
+        return since, None if same else Break(since.id, "rewritten", since.checksum.hex(), _hex(stored))
+    pruned = last_prune(connection)
+    if pruned is None or pruned[0] < since.id:
+        return since, Break(since.id, "truncated", f"event {since.id}", "nothing")
+    if pruned[0] == since.id and pruned[1] != since.checksum:
+        return since, Break(since.id, "rewritten", since.checksum.hex(), pruned[1].hex())
+    notes.append(f"events up to {pruned[0]} were pruned since, as the log records; their archive vouches for them")
+    return Head(*pruned), None
+
+
+def _hex(stored: Any) -> str:
+    return stored.hex() if isinstance(stored, bytes) else f"a value of {type(stored).__name__}"
+
+
+def is_genesis(record: str | bytes | None) -> bool:
     """Tell whether a record is that of a log's beginning."""
     try:
-        first = decode(record)
+        first = decode(record or b"")
     except (msgspec.DecodeError, ValueError):
         return False
     return first.operation == "GENESIS" and first.event_class == "AUDIT" and bool((first.details or {}).get("uuid"))
@@ -162,7 +180,8 @@ def last_prune(connection: apsw.Connection) -> tuple[int, bytes] | None:
 
 def _last_prune_record(connection: apsw.Connection) -> dict[str, Any] | None:
     """Return what the last prune record says; a generated column would fail where a record is no JSON."""
-    for (record,) in rows(connection, f"SELECT record FROM main.{LOG} WHERE instr(record, '\"PRUNE\"') ORDER BY id DESC"):
+    sql = f"SELECT CAST(record AS BLOB) FROM main.{LOG} WHERE instr(record, '\"PRUNE\"') ORDER BY id DESC"
+    for (record,) in rows(connection, sql):
         try:
             found: Record = decode(record)
         except (msgspec.DecodeError, ValueError):
@@ -174,11 +193,11 @@ def _last_prune_record(connection: apsw.Connection) -> dict[str, Any] | None:
 
 def _explained(connection: apsw.Connection, broken: Break) -> Break:
     """Say more exactly what happened to the event where the chain breaks."""
-    if broken.kind != "edited":
-        return broken
     number = broken.id
-    rows_by_id = {row[0]: row for row in entries(connection, number - 2, number + 1)}
-    _, record, stored = rows_by_id[number]
+    rows_by_id = _near(connection, number - 2, number + 1) if broken.kind == "edited" else {}
+    if number not in rows_by_id:
+        return broken
+    record, stored = rows_by_id[number]
     try:
         decode(record)
     except (msgspec.DecodeError, ValueError):
@@ -186,52 +205,51 @@ def _explained(connection: apsw.Connection, broken: Break) -> Break:
     if number == 1 and not is_genesis(record):
         return Break(1, "genesis forged", broken.expected, broken.found)
     after = rows_by_id.get(number + 1)
-    if after is not None and chains.checksum(bytes.fromhex(broken.expected), number + 1, after[1].encode()) == after[2]:
+    if after is not None and chains.checksum(bytes.fromhex(broken.expected), number + 1, after[0]) == after[1]:
         return Break(number, "checksum edited", broken.expected, broken.found)
-    if after is not None and chains.checksum(stored, number + 2, after[1].encode()) == after[2]:
+    if after is not None and chains.checksum(stored, number + 2, after[0]) == after[1]:
         return Break(number, "missing", broken.expected, "the event after it, renumbered")
     return _moved(connection, broken, record, stored)
 
 
-def _moved(connection: apsw.Connection, broken: Break, record: str, stored: bytes) -> Break:
+def _near(connection: apsw.Connection, after: int, until: int) -> dict[int, tuple[bytes, bytes]]:
+    """Return record and checksum of events by id; what is no text, or no checksum, is left out."""
+    sound = "typeof(record) = 'text' AND typeof(checksum) = 'blob'"
+    sql = f"SELECT id, CAST(record AS BLOB), checksum FROM main.{LOG} WHERE id > ? AND id <= ? AND {sound}"
+    return {number: (record, stored) for number, record, stored in rows(connection, sql, (after, until))}
+
+
+def _moved(connection: apsw.Connection, broken: Break, record: bytes, stored: bytes) -> Break:
     """Tell an event that stood elsewhere from one that was edited."""
     number = broken.id
-    near = {row[0]: row for row in entries(connection, number - _NEAR, number + _NEAR)}
+    near = _near(connection, number - _NEAR, number + _NEAR)
     for other in near:
-        if other != number and any(chains.checksum(row[2], other, record.encode()) == stored for row in near.values()):
+        if other != number and any(chains.checksum(previous, other, record) == stored for _, previous in near.values()):
             return Break(number, "reordered", broken.expected, f"event {other}")
     return broken
 
 
-def _differs(connection: apsw.Connection, since: Head) -> Break | None:
-    """Tell whether the event where an earlier verification ended is another one now."""
-    found = rows(connection, f"SELECT checksum FROM main.{LOG} WHERE id = ?", (since.id,))
-    if found and found[0][0] != since.checksum:
-        return Break(since.id, "rewritten", since.checksum.hex(), found[0][0].hex())
-    if not found and last_prune(connection) is None:
-        return Break(since.id, "truncated", f"event {since.id}", "nothing")
-    return None
+def _against(connection: apsw.Connection, checkpoint: Checkpoint, head: Head) -> tuple[Break | None, int]:
+    """Compare the log with a checkpoint; returns a break, or the id up to which the checkpoint vouches.
 
-
-def _against(connection: apsw.Connection, checkpoint: Checkpoint, head: Head, start: Head) -> tuple[Break | None, int]:
-    """Compare the log with a checkpoint; returns a break, or the id up to which the checkpoint vouches."""
+    It vouches for nothing where its own event was pruned: a prune record younger than it may be anybody's who has the key.
+    """
     uuid = log_uuid(connection)
     if uuid is not None and not checkpoint.origin.endswith(f"/{uuid}"):
         return Break(1, "transplanted", checkpoint.origin, uuid), 0
     if head.id < checkpoint.size:
         return Break(head.id + 1, "truncated", f"{checkpoint.size} events", f"{head.id} events"), 0
     found = rows(connection, f"SELECT checksum FROM main.{LOG} WHERE id = ?", (checkpoint.size,))
-    stored = found[0][0] if found else start.checksum if start.id == checkpoint.size else None
-    if stored is None:
+    if not found:
         return None, 0
-    if stored != checkpoint.head:
-        return Break(checkpoint.size, "rewritten", checkpoint.head.hex(), stored.hex()), 0
+    if found[0][0] != checkpoint.head:
+        return Break(checkpoint.size, "rewritten", checkpoint.head.hex(), _hex(found[0][0])), 0
     return None, checkpoint.size
 
 
 def log_uuid(connection: apsw.Connection) -> str | None:
     """Return the UUID of a log, from its genesis record, or from the prune record that took it along."""
-    first = rows(connection, f"SELECT record FROM main.{LOG} WHERE id = 1")
+    first = rows(connection, f"SELECT CAST(record AS BLOB) FROM main.{LOG} WHERE id = 1")
     details = decode(first[0][0]).details if first and is_genesis(first[0][0]) else _last_prune_record(connection)
     uuid = (details or {}).get("uuid")
     return None if uuid is None else str(uuid)

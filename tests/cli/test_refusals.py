@@ -263,7 +263,7 @@ import os, sys
 import apsw.shell, typer, rich.traceback, zoneinfo
 from heliosvfs.cli.app import app, run
 import heliosvfs.rotation, heliosvfs.partials
-apsw.shell.Shell()
+apsw.shell.Shell(db=apsw.Connection(""))
 sys.argv = ["heliosvfs", "config", "init"]
 try:
     app()
