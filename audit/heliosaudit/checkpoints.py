@@ -11,11 +11,12 @@ import base64
 import binascii
 import hashlib
 import os
+import re
 import time
 from dataclasses import dataclass
 
 import apsw
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
@@ -30,6 +31,8 @@ _ED25519 = b"\x01"
 _HASH_SIZE = 4
 _DASH = "\N{EM DASH} "
 _PREFIX = "heliosaudit.log"
+_NO_CHECKPOINT = "this is no checkpoint (c2sp.org/tlog-checkpoint)"
+_NUMBER = re.compile("0|[1-9][0-9]{0,18}", re.ASCII)
 
 
 class CheckpointError(AuditError):
@@ -71,12 +74,15 @@ class VerifyingKey:
         """
         try:
             name, hashed, encoded = text.strip().split("+", 2)
-            data = base64.b64decode(encoded, validate=True)
+            data = _decoded(encoded)
             key = cls(name, Ed25519PublicKey.from_public_bytes(data[1:]))
             right = data[:1] == _ED25519 and key.hash.hex() == hashed
         except (ValueError, binascii.Error) as error:
             msg = "this is no verifier key: name+hash+base64 is due (c2sp.org/signed-note)"
             raise CheckpointError(msg) from error
+        if not _is_name(name):
+            msg = "the verifier key has no name, or one with white space in it"
+            raise CheckpointError(msg)
         if not right:
             msg = f"the verifier key of {name} is damaged: its hash does not fit"
             raise CheckpointError(msg)
@@ -90,10 +96,10 @@ class SigningKey:
         """Use ``key`` under a name.
 
         Raises:
-            CheckpointError: The name is empty, or holds white space or a plus sign.
+            CheckpointError: The name is empty, or holds white space, a plus sign or what can't be printed.
         """
-        if not name or "+" in name or any(character.isspace() for character in name):
-            msg = "the name of a key is not empty and holds neither white space nor a plus sign"
+        if not _is_name(name):
+            msg = "the name of a key is not empty and holds neither white space nor a plus sign, nor what can't be printed"
             raise CheckpointError(msg)
         self.name = name
         self._key = key
@@ -152,13 +158,18 @@ class SigningKey:
         except OSError as error:
             msg = f"{os.fspath(path)} can't be read: {error.strerror}"
             raise CheckpointError(msg) from error
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, UnsupportedAlgorithm) as error:
             msg = f"{os.fspath(path)} can't be read as a signing key: it is none, or its passphrase is wrong or missing"
             raise CheckpointError(msg) from error
         if not first.startswith(b"name: ") or not isinstance(key, Ed25519PrivateKey):
             msg = f"{os.fspath(path)} is no signing key of heliosaudit"
             raise CheckpointError(msg)
-        return cls(first[len(b"name: ") :].decode(), key)
+        try:
+            name = first[len(b"name: ") :].decode()
+        except UnicodeDecodeError as error:
+            msg = f"{os.fspath(path)} is no signing key of heliosaudit: its name is not UTF-8"
+            raise CheckpointError(msg) from error
+        return cls(name, key)
 
 
 @dataclass(frozen=True)
@@ -205,37 +216,88 @@ class Checkpoint:
         return f"{self.text}\n{_DASH}{key.name} {signature}\n"
 
     @classmethod
-    def parse(cls, note: str, key: VerifyingKey) -> Checkpoint:
+    def parse(cls, note: str | bytes, key: VerifyingKey) -> Checkpoint:
         """Read a signed note, and verify the signature of a key that is trusted.
+
+        Args:
+            note: As it was written, byte for byte: bytes, or text whose line ends nobody has translated.
+            key: The key.
 
         Raises:
             CheckpointError: It is no checkpoint, it has no signature of this key, or that does not hold.
         """
-        text, blank, signatures = note.partition("\n\n")
-        lines = text.split("\n")
         try:
-            origin, size, head = lines[:3]
-            moment = next((line[5:] for line in lines[3:] if line.startswith("time ")), "")
-            unverified_checkpoint = cls(origin, int(size), base64.b64decode(head, validate=True), moment)
-        except (ValueError, binascii.Error) as error:
-            msg = "this is no checkpoint (c2sp.org/tlog-checkpoint)"
-            raise CheckpointError(msg) from error
-        signed = f"{text}\n".encode()
-        for line in signatures.splitlines() if blank else ():
-            name, _, encoded = line.removeprefix(_DASH).rpartition(" ")
-            if not line.startswith(_DASH) or name != key.name:
+            note = note.decode() if isinstance(note, bytes) else note
+            text, signatures = _parted(note)
+            origin, size, head, *extensions = text[:-1].split("\n")
+            moment = next((line[5:] for line in extensions if line.startswith("time ")), "")
+            unverified_checkpoint = cls(origin, _number(size), _decoded(head, 32), moment)
+            found = [_signature(line) for line in signatures]
+        except ValueError as error:
+            raise CheckpointError(_NO_CHECKPOINT) from error
+        for name, signature in found:
+            if name != key.name or signature[:_HASH_SIZE] != key.hash:
                 continue
             try:
-                signature = base64.b64decode(encoded, validate=True)
-            except binascii.Error:
-                continue
-            if signature[:_HASH_SIZE] != key.hash:
-                continue
-            try:
-                key.key.verify(signature[_HASH_SIZE:], signed)
+                key.key.verify(signature[_HASH_SIZE:], text.encode())
             except InvalidSignature as error:
                 msg = f"the checkpoint's signature by {key.name} does not hold: it was altered"
                 raise CheckpointError(msg) from error
             return unverified_checkpoint
         msg = f"the checkpoint is not signed by {key.name}, or by another key of that name"
         raise CheckpointError(msg)
+
+
+def _is_name(name: str) -> bool:
+    return bool(name) and "+" not in name and name.isprintable() and not any(character.isspace() for character in name)
+
+
+def _parted(note: str) -> tuple[str, list[str]]:
+    """Return the text of a signed note, which is signed with its last newline, and its signature lines.
+
+    Raises:
+        ValueError: It is none.
+    """
+    text, blank, signatures = note.partition("\n\n")
+    if not blank or not signatures.endswith("\n") or any(character < " " and character != "\n" for character in note):
+        msg = "a text, an empty line and signature lines are due, and no control characters"
+        raise ValueError(msg)
+    return f"{text}\n", signatures[:-1].split("\n")
+
+
+def _number(text: str) -> int:
+    """Return a number that is written in the one way there is.
+
+    Raises:
+        ValueError: It is none.
+    """
+    if not _NUMBER.fullmatch(text):
+        msg = "a decimal number without leading zeros is due"
+        raise ValueError(msg)
+    return int(text)
+
+
+def _decoded(text: str, size: int | None = None) -> bytes:
+    """Return what base64 stands for, which is written in the one way there is.
+
+    Raises:
+        ValueError: It is none, or has another size.
+    """
+    data = base64.b64decode(text, validate=True)
+    if base64.b64encode(data).decode() != text or size not in (None, len(data)):
+        msg = "this is no base64, or has another size than is due"
+        raise ValueError(msg)
+    return data
+
+
+def _signature(line: str) -> tuple[str, bytes]:
+    """Return name and signature of a signature line.
+
+    Raises:
+        ValueError: It is none.
+    """
+    name, _, encoded = line.removeprefix(_DASH).partition(" ")
+    if not line.startswith(_DASH) or not _is_name(name):
+        msg = "a dash, a name and a signature are due"
+        raise ValueError(msg)
+    return name, _decoded(encoded)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import csv
 import gzip
 import hashlib
 import io
+import math
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -15,20 +17,25 @@ from typing import Any, BinaryIO
 import apsw
 import msgspec
 
-from heliosaudit import stores
+from heliosaudit import chains, stores
 from heliosaudit.checkpoints import SigningKey
-from heliosaudit.errors import AuditPolicyError, AuditWriteError
-from heliosaudit.events import event_of
+from heliosaudit.errors import AuditPolicyError, AuditWriteError, ChainBrokenError
+from heliosaudit.events import Event, event_of
 from heliosaudit.queries import rows
 from heliosaudit.records import FIELDS, decode
-from heliosaudit.schemas import LOG
+from heliosaudit.schemas import LOG, VALUES
 from heliosaudit.sessions import current
+from heliosaudit.verifications import last_prune
 
-__all__ = ["FORMATS", "Manifest", "events", "export"]
+__all__ = ["FORMATS", "Manifest", "discard", "event_for", "events", "export", "snapshot", "write"]
 
 FORMATS = ("jsonl", "csv")
 _FORMULAS = ("=", "+", "-", "@", "\t", "\r")
 _COLUMNS = ("id", *FIELDS, "checksum")
+_MANIFEST = ".manifest.json"
+_VALUES = ".values.jsonl.gz"
+_UNFINISHED = ".partial"
+_SNAPSHOT = "heliosaudit_export"
 
 
 @dataclass(frozen=True)
@@ -42,9 +49,12 @@ class Manifest:
         first: Id of the first event; 0 if there is none.
         last: Id of the last.
         events: How many there are.
-        previous: Checksum of the event before the first, in hexadecimal: the export links up with the one before.
+        previous: Checksum of the event before the first, in hexadecimal: the export links up with the one before. Zeros at the
+            beginning of a log; "" where the log itself doesn't say, for its beginning is missing and no prune record tells of it.
         head: Checksum of the last event, in hexadecimal.
         sha256: Of the file, in hexadecimal.
+        values: Name of the file with the redactable values of these events; "" if there is none.
+        values_sha256: Of that file, in hexadecimal.
         signer: Name of the key; "" if it is not signed.
         signature: Ed25519 over the manifest without this field, as JSON with its keys in this order; base64.
     """
@@ -58,6 +68,8 @@ class Manifest:
     previous: str
     head: str
     sha256: str
+    values: str = ""
+    values_sha256: str = ""
     signer: str = ""
     signature: str = ""
 
@@ -99,26 +111,95 @@ def export(  # noqa: PLR0913 - the options of an export
         formulas: Leave CSV fields as they are that a spreadsheet would take for formulas; otherwise a quote is put before them.
 
     Raises:
-        AuditPolicyError: There is no such format, or the file exists.
+        AuditPolicyError: There is no such format, a file is in the way, a transaction is open, or the log doesn't have all events
+            after that id.
+        ChainBrokenError: There is something in the log that is no event.
         AuditWriteError: The export is there, and the log could not be told.
+    """
+    with snapshot(connection):
+        manifest = write(connection, path, format=format, compress=compress, after=after, until=until, key=key, formulas=formulas)
+    try:
+        stores.in_transaction(connection, [event_for(manifest)])
+    except apsw.Error as error:
+        msg = f"{os.fspath(path)} and its manifest are written, but that could not be recorded in the log"
+        raise AuditWriteError(msg) from error
+    return manifest
+
+
+@contextlib.contextmanager
+def snapshot(connection: apsw.Connection) -> Iterator[None]:
+    """Read one state of the log in the block, whoever writes meanwhile.
+
+    Raises:
+        AuditPolicyError: A transaction is open.
+    """
+    if connection.in_transaction:
+        msg = "a transaction is open on this connection: end it before events are exported or pruned"
+        raise AuditPolicyError(msg)
+    connection.execute(f"SAVEPOINT {_SNAPSHOT}")
+    try:
+        yield
+    finally:
+        if connection.in_transaction:  # an error of reading has ended it
+            connection.execute(f"RELEASE {_SNAPSHOT}")
+
+
+def event_for(manifest: Manifest) -> Event:
+    """Return the event that says that events were exported."""
+    details = {name: getattr(manifest, name) for name in ("first", "last", "events", "sha256", "format")}
+    return event_of("EXPORT", event_class="AUDIT", user=current().user, session_id=current().id, target=LOG, details=details)
+
+
+def discard(path: str | os.PathLike[str], manifest: Manifest) -> None:
+    """Remove an export that was just written."""
+    where = os.fspath(path)
+    _unlink([where, f"{where}{_MANIFEST}", *([f"{where}{_VALUES}"] if manifest.values else [])])
+
+
+def write(  # noqa: PLR0913 - the options of an export
+    connection: apsw.Connection,
+    path: str | os.PathLike[str],
+    *,
+    format: str = "jsonl",  # noqa: A002 - what it is called
+    compress: bool = False,
+    after: int = 0,
+    until: int | None = None,
+    key: SigningKey | None = None,
+    formulas: bool = False,
+    with_values: bool = False,
+) -> Manifest:
+    """Write what `export` writes, within a `snapshot`, and record nothing; all of it is on the disk when this returns.
+
+    Args:
+        connection: As for `export`.
+        path: As for `export`.
+        format: As for `export`.
+        compress: As for `export`.
+        after: As for `export`.
+        until: As for `export`.
+        key: As for `export`.
+        formulas: As for `export`.
+        with_values: Write the redactable values of these events to a file of their own, if there are any.
+
+    Raises:
+        AuditPolicyError: As for `export`.
+        ChainBrokenError: As for `export`.
     """
     where = os.fspath(path)
     if format not in FORMATS:
         msg = f"an export's format is one of {', '.join(FORMATS)}, not {format!r}"
         raise AuditPolicyError(msg)
-    if os.path.lexists(where):
-        msg = f"{where} exists: an export never overwrites a file"
-        raise AuditPolicyError(msg)
-    entries = events(connection, after, until)
-    previous = rows(connection, f"SELECT checksum FROM main.{LOG} WHERE id = ?", (after,))
-    unfinished = f"{where}.partial"
+    for suffix in ("", _MANIFEST, _VALUES):
+        if os.path.lexists(where + suffix):
+            raise _in_the_way(where + suffix)
+    previous = _before(connection, after, until)
+    unfinished = where + _UNFINISHED
+    made: list[str] = []
     try:
-        with open(unfinished, "xb") as file:
+        with _new(unfinished, made) as file:
+            entries = events(connection, after, until)
             first, last, count, head = _write(file, entries, format, compress=compress, formulas=formulas)
-            file.flush()
-            os.fsync(file.fileno())
-        with open(unfinished, "rb") as file:
-            digest = hashlib.file_digest(file, "sha256") if hasattr(hashlib, "file_digest") else hashlib.sha256(file.read())
+        values = _write_values(connection, where + _VALUES, made, first, last) if with_values else ""
         manifest = Manifest(
             os.path.basename(where),
             format,
@@ -126,29 +207,133 @@ def export(  # noqa: PLR0913 - the options of an export
             first,
             last,
             count,
-            previous[0][0].hex() if previous else "",
+            previous,
             head.hex(),
-            digest.hexdigest(),
+            _sha256_of(unfinished),
+            os.path.basename(values),
+            _sha256_of(values) if values else "",
             "" if key is None else key.name,
         )
         if key is not None:
             signature = base64.b64encode(key.sign(manifest.signed_bytes())).decode()
             manifest = replace(manifest, signature=signature)
-        with open(f"{where}.manifest.json", "xb") as file:
+        with _new(where + _MANIFEST, made) as file:
             file.write(msgspec.json.format(msgspec.json.encode(manifest)) + b"\n")
         os.rename(unfinished, where)
+        made.append(where)
+        _sync_directory(os.path.dirname(where) or os.curdir)
     except BaseException:
-        if os.path.exists(unfinished):
-            os.unlink(unfinished)
+        _unlink(made)
         raise
-    details = {"first": first, "last": last, "events": count, "sha256": manifest.sha256, "format": format}
-    record = event_of("EXPORT", event_class="AUDIT", user=current().user, session_id=current().id, target=LOG, details=details)
-    try:
-        stores.in_transaction(connection, [record])
-    except apsw.Error as error:
-        msg = f"{where} and its manifest are written, but that could not be recorded in the log"
-        raise AuditWriteError(msg) from error
     return manifest
+
+
+def _in_the_way(path: str) -> AuditPolicyError:
+    why = "an export never overwrites a file"
+    if path.endswith(_UNFINISHED):
+        why = "another export is writing it, or one was stopped and left it; remove it if there is none"
+    elif path.endswith((_MANIFEST, _VALUES)):
+        why = f"{why}; it belongs to another export, or to one that was stopped"
+    return AuditPolicyError(f"{path} exists: {why}")
+
+
+@contextlib.contextmanager
+def _new(path: str, made: list[str]) -> Iterator[BinaryIO]:
+    """Write a new file down to the disk; its name is added to those that were made.
+
+    Raises:
+        AuditPolicyError: It exists.
+    """
+    try:
+        file = open(path, "xb")  # noqa: SIM115 - closed below
+    except FileExistsError as error:
+        raise _in_the_way(path) from error
+    made.append(path)
+    with file:
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _unlink(paths: list[str]) -> None:
+    for path in paths:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+
+
+def _sync_directory(path: str) -> None:
+    """See that the names of new files are on the disk; Windows has no way to ask for that."""
+    if os.name == "nt":
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _sha256_of(path: str) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _before(connection: apsw.Connection, after: int, until: int | None) -> str:
+    """Return the checksum that the first event of an export is chained to, in hexadecimal.
+
+    Raises:
+        AuditPolicyError: The log doesn't have all events after this id.
+        ChainBrokenError: The event of that id is missing.
+    """
+    lowest, highest = rows(connection, f"SELECT min(id), max(id) FROM main.{LOG}")[0]
+    if after < 0 or (until is not None and until < after):
+        msg = f"an export goes from one id up to a higher one, not from {after} to {until}"
+        raise AuditPolicyError(msg)
+    if lowest is None:
+        msg = "the audit log is empty: its genesis record has been removed"
+        raise ChainBrokenError(msg, id=1, kind="missing")
+    if after > highest:
+        msg = f"the log ends with event {highest}: it has nothing after event {after}"
+        raise AuditPolicyError(msg)
+    if after < lowest - 1:
+        msg = f"the log begins with event {lowest}, for those up to {lowest - 1} were pruned: export what is after {lowest - 1}"
+        raise AuditPolicyError(msg)
+    if after == 0:
+        return chains.ROOT.hex()
+    if after == lowest - 1:
+        pruned = last_prune(connection)
+        return pruned[1].hex() if pruned is not None and pruned[0] == after else ""
+    found = rows(connection, f"SELECT checksum FROM main.{LOG} WHERE id = ? AND typeof(checksum) = 'blob'", (after,))
+    if not found:
+        msg = f"the audit log is broken: event {after} is missing, or has no checksum"
+        raise ChainBrokenError(msg, id=after, kind="missing")
+    checksum: bytes = found[0][0]
+    return checksum.hex()
+
+
+def _write_values(connection: apsw.Connection, path: str, made: list[str], first: int, last: int) -> str:
+    """Write redactable values as gzipped JSON Lines; returns the path, "" if there are none.
+
+    SHA-256(salt || value as it stands in the line) is the commitment in the record, but for infinite numbers.
+    """
+    found = connection.cursor().execute(
+        f"SELECT event, position, salt, typeof(value), value FROM main.{VALUES} WHERE event BETWEEN ? AND ? ORDER BY 1, 2",
+        (first, last),
+    )
+    line = next(found, None)
+    if line is None:
+        return ""
+    with _new(path, made) as file, gzip.GzipFile(filename="", fileobj=file, mode="wb", mtime=0) as out:
+        while line is not None:
+            event, position, salt, kind, value = line
+            shown = msgspec.json.encode(str(value) if isinstance(value, float) and math.isinf(value) else value).decode()
+            out.write(
+                f'{{"event":{event},"position":{position},"salt":"{salt.hex()}","type":"{kind}","value":{shown}}}\n'.encode()
+            )
+            line = next(found, None)
+    return path
 
 
 def _write(
@@ -163,7 +348,7 @@ def _write(
     writer = csv.writer(text)
     if how == "csv":
         writer.writerow(_COLUMNS)
-    for number, record, checksum in entries:
+    for number, record, checksum in _sound(entries):
         if how == "csv":
             writer.writerow([number, *(_cell(value, formulas=formulas) for value in decode(record)), checksum.hex()])
         else:
@@ -176,6 +361,22 @@ def _write(
     if compress:
         out.close()
     return first, last, count, head
+
+
+def _sound(entries: Iterator[tuple[int, Any, Any]]) -> Iterator[tuple[int, str, bytes]]:
+    """Yield events.
+
+    Raises:
+        ChainBrokenError: There is one that is none.
+    """
+    number = 0
+    try:
+        for number, record, checksum in entries:
+            decode(record if isinstance(record, str) and isinstance(checksum, bytes) else "")
+            yield number, record, checksum
+    except (msgspec.DecodeError, ValueError) as error:  # the last: of text that is no UTF-8, which comes after it
+        msg = f"the audit log is broken at or after event {number}: that is no record"
+        raise ChainBrokenError(msg, id=number, kind="not a record") from error
 
 
 def _cell(value: Any, *, formulas: bool) -> str:

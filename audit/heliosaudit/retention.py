@@ -1,7 +1,8 @@
 """Old events leave the log for an archive, and the chain still verifies (AUDIT.md, "Retention").
 
-The archive is durable before anything is removed; then the removal and its record are committed together. The prune record holds
-the checksum of the last event that was removed, which the first one that stays is chained to.
+The log is verified and the archive written from one state of it, and the archive is durable before anything is removed; then the
+removal and its record are committed together, if these events are still there. The prune record holds the checksum of the last
+event that was removed, which the first one that stays is chained to.
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ import apsw
 
 from heliosaudit import schemas, stores
 from heliosaudit.checkpoints import SigningKey
-from heliosaudit.errors import AuditPolicyError
+from heliosaudit.errors import AuditError, AuditPolicyError
 from heliosaudit.events import event_of
-from heliosaudit.exports import Manifest, export
+from heliosaudit.exports import Manifest, discard, event_for, snapshot, write
 from heliosaudit.queries import rows
 from heliosaudit.schemas import LOG, VALUES
 from heliosaudit.sessions import current
@@ -55,49 +56,113 @@ def prune(  # noqa: PLR0913 - the options of pruning
 
     Args:
         connection: A connection to the database that is not audited, with no transaction open.
-        days: Events younger than this stay.
-        archive: File to write them to, as gzipped JSON Lines; None removes them without, which ``lockdown`` forbids.
+        days: Events younger than this stay; 1 at least.
+        archive: File to write them to, as gzipped JSON Lines, with the redactable values beside it in a file of their own; None
+            removes them without, which ``lockdown`` forbids.
         key: Signs the archive's manifest.
         floor: Days that the policy keeps events at least.
         lockdown: Whether the policy forbids removal without a signed archive.
-        now: The time to count from; None: the present.
+        now: The time to count from, with its time zone; None: the present.
 
     Raises:
-        AuditPolicyError: The policy keeps these events, or wants a signed archive.
+        AuditPolicyError: The policy keeps these events, or wants a signed archive; or the days or the time can't be used.
+        AuditError: Somebody else has pruned the log or erased values meanwhile; nothing was removed, and no archive is left.
         ChainBrokenError: The log does not verify: nothing is removed from a broken log.
     """
+    moment = _moment(days, now)
     if floor is not None and days < floor:
         msg = f"the policy keeps events for {floor} days: they can't be removed after {days}"
         raise AuditPolicyError(msg)
     if lockdown and (archive is None or key is None):
         msg = "audit_trail_lockdown removes events only into a signed archive: name the archive and the key"
         raise AuditPolicyError(msg)
-    verify(connection).raise_if_broken()
-    limit = (now or datetime.now(timezone.utc)) - timedelta(days=days)
-    moment = limit.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-    # the last event stays, whatever its age: the chain needs a head
-    sql = f"SELECT min(id), max(id) FROM main.{LOG} WHERE timestamp < ? AND id < (SELECT max(id) FROM main.{LOG})"
-    first, last = rows(connection, sql, (moment,))[0]
-    if first is None:
-        return Pruned(0, 0, None)
-    manifest = None if archive is None else export(connection, archive, compress=True, after=first - 1, until=last, key=key)
-    _remove(connection, first, last, manifest)
+    with snapshot(connection):
+        verify(connection).raise_if_broken()
+        # the last event stays, whatever its age: the chain needs a head
+        sql = f"SELECT min(id), max(id) FROM main.{LOG} WHERE timestamp < ? AND id < (SELECT max(id) FROM main.{LOG})"
+        first, last = rows(connection, sql, (moment,))[0]
+        if first is None:
+            return Pruned(0, 0, None)
+        seen = _state(connection, first, last)
+        manifest = None
+        if archive is not None:
+            manifest = write(connection, archive, compress=True, after=first - 1, until=last, key=key, with_values=True)
+    _remove(connection, first, last, seen, archive, manifest)
     return Pruned(first, last, manifest)
 
 
-def _remove(connection: apsw.Connection, first: int, last: int, manifest: Manifest | None) -> None:
+def _moment(days: int, now: datetime | None) -> str:
+    """Return the time before which events go, as the log has it.
+
+    Raises:
+        AuditPolicyError: It can't be computed.
+    """
+    if days < 1:
+        msg = f"events are kept for a day at least, not for {days}"
+        raise AuditPolicyError(msg)
+    if now is not None and now.utcoffset() is None:
+        msg = "the time to count from has no time zone: datetime.now(timezone.utc) has one"
+        raise AuditPolicyError(msg)
+    try:
+        limit = (now or datetime.now(timezone.utc)).astimezone(timezone.utc) - timedelta(days=days)
+    except OverflowError as error:
+        msg = f"{days} days ago is before the year 1"
+        raise AuditPolicyError(msg) from error
+    # not strftime, whose %Y has fewer than four digits before the year 1000
+    return f"{limit.replace(tzinfo=None).isoformat(timespec='microseconds')}Z"
+
+
+def _state(connection: apsw.Connection, first: int, last: int) -> tuple[object, ...]:
+    """Return what is another once somebody has pruned these events or erased values of theirs."""
+    return (
+        *rows(connection, f"SELECT min(id) FROM main.{LOG}"),
+        *rows(connection, f"SELECT checksum FROM main.{LOG} WHERE id = ?", (last,)),
+        *rows(connection, f"SELECT count(*) FROM main.{VALUES} WHERE event BETWEEN ? AND ?", (first, last)),
+    )
+
+
+def _require_state(connection: apsw.Connection, first: int, last: int, seen: tuple[object, ...]) -> None:
+    if _state(connection, first, last) != seen:
+        msg = f"somebody else has pruned the log, or erased values of events {first} to {last}, meanwhile: prune again"
+        raise AuditError(msg)
+
+
+def _remove(  # noqa: PLR0913 - what is removed, and where it was moved to
+    connection: apsw.Connection,
+    first: int,
+    last: int,
+    seen: tuple[object, ...],
+    archive: str | os.PathLike[str] | None,
+    manifest: Manifest | None,
+) -> None:
     cursor = apsw.Cursor(connection)
-    with stores.transaction(cursor):
-        checksum = rows(connection, f"SELECT checksum FROM main.{LOG} WHERE id = ?", (last,))[0][0]
-        details = {"from": first, "to": last, "checksum": checksum.hex(), "uuid": log_uuid(connection)}
-        if manifest is not None:
-            details |= {"archive": manifest.file, "sha256": manifest.sha256, "signer": manifest.signer}
-        _without_triggers(
-            cursor,
-            [f"DELETE FROM main.{LOG} WHERE id BETWEEN {first} AND {last}", f"DELETE FROM main.{VALUES} WHERE event <= {last}"],
-        )
-        record = event_of("PRUNE", event_class="AUDIT", user=current().user, session_id=current().id, target=LOG, details=details)
-        stores.Store().append(cursor, [record])
+    removing = False
+    try:
+        with stores.transaction(cursor):
+            _require_state(connection, first, last, seen)
+            removing = True
+            _remove_recorded(connection, cursor, first, last, manifest)
+    except BaseException:
+        # once removal has begun, it may have been committed whatever the error says: then the archive is all there is
+        if archive is not None and manifest is not None and not removing:
+            discard(archive, manifest)
+        raise
+
+
+def _remove_recorded(connection: apsw.Connection, cursor: apsw.Cursor, first: int, last: int, manifest: Manifest | None) -> None:
+    """Remove events and record that, in the transaction that is open."""
+    checksum = rows(connection, f"SELECT checksum FROM main.{LOG} WHERE id = ?", (last,))[0][0]
+    details = {"from": first, "to": last, "checksum": checksum.hex(), "uuid": log_uuid(connection)}
+    if manifest is not None:
+        details |= {"archive": manifest.file, "sha256": manifest.sha256, "signer": manifest.signer}
+        if manifest.values:
+            details |= {"values": manifest.values, "values_sha256": manifest.values_sha256}
+    _without_triggers(
+        cursor,
+        [f"DELETE FROM main.{LOG} WHERE id BETWEEN {first} AND {last}", f"DELETE FROM main.{VALUES} WHERE event <= {last}"],
+    )
+    record = event_of("PRUNE", event_class="AUDIT", user=current().user, session_id=current().id, target=LOG, details=details)
+    stores.Store().append(cursor, [record] if manifest is None else [event_for(manifest), record])
 
 
 def _without_triggers(cursor: apsw.Cursor, statements: Sequence[str]) -> None:

@@ -16,20 +16,23 @@ import apsw
 import typer
 
 from heliosaudit import stores
-from heliosaudit.checkpoints import Checkpoint, SigningKey, VerifyingKey
+from heliosaudit.checkpoints import Checkpoint, CheckpointError, SigningKey, VerifyingKey
 from heliosaudit.coverage import gaps
 from heliosaudit.errors import AuditError
 from heliosaudit.events import event_of
 from heliosaudit.exports import export as write_export
+from heliosaudit.exports import snapshot
 from heliosaudit.policies import Policy
 from heliosaudit.queries import rows
 from heliosaudit.retention import prune as prune_log
 from heliosaudit.schemas import LOG
 from heliosaudit.sessions import current
-from heliosaudit.verifications import log_uuid
+from heliosaudit.verifications import last_prune, log_uuid
 from heliosaudit.verifications import verify as verify_log
+from heliosvfs import defaults
 from heliosvfs.cli.keys import KeyOptions, takes_keys
 from heliosvfs.cli.output import MOST_DAYS, JsonOption, print_facts, print_json, print_table, progress_bar, visible
+from heliosvfs.config import Config
 from heliosvfs.errors import UsageError
 from heliosvfs.keyring import Key, as_secret
 from heliosvfs.opening import connect
@@ -79,6 +82,49 @@ def _signing_key(path: Path | None) -> SigningKey | None:
     return SigningKey.load(path, None if passphrase is None else passphrase.encode())
 
 
+def _public_key(text: str) -> VerifyingKey:
+    try:
+        return VerifyingKey.parse(text)
+    except CheckpointError as error:
+        msg = f"--public-key: {error}"
+        raise UsageError(msg) from error
+
+
+def _kept() -> tuple[int | None, bool]:
+    """Return for how many days the configuration that was named keeps events, and whether it locks the log down.
+
+    Raises:
+        ConfigError: It can't be used.
+        UsageError: It locks the log down, and keeps events for ever.
+    """
+    named = os.environ.get(defaults.CONFIG_VARIABLE)
+    if not named:
+        return None, False
+    config = Config.from_file(named)
+    floor, lockdown = config.audit.retention_days, config.compliance.audit_trail_lockdown
+    if lockdown and floor is None:
+        msg = f"{named} has audit_trail_lockdown and no audit.retention_days: it keeps events for ever"
+        raise UsageError(msg)
+    return floor, lockdown
+
+
+def _pattern(connection: apsw.Connection, text: str) -> str:
+    """Return the pattern of what holds a text, in which backslashes escape.
+
+    Raises:
+        UsageError: SQLite takes no such pattern.
+    """
+    pattern = "%" + re.sub(r"[%_\\]", r"\\\g<0>", text) + "%"
+    most = connection.limit(apsw.SQLITE_LIMIT_LIKE_PATTERN_LENGTH)
+    if len(pattern.encode(errors="surrogateescape")) > most:
+        msg = f"the text is too long to be searched for: SQLite takes {most} bytes, with a backslash before each %, _ and \\"
+        raise UsageError(msg)
+    if not text or "\0" in text:
+        msg = "name a text to search for, without null characters"
+        raise UsageError(msg)
+    return pattern
+
+
 def _moment(option: str, text: str | None) -> str | None:
     """Return a time as the log has it, of which it may be the beginning: times are compared as text.
 
@@ -103,10 +149,10 @@ def _select(
         if filters.get(name) is not None:
             where.append(f"{column} = ?")
             bindings.append(filters[name])
-    for name, comparison in (("since", "timestamp >= ?"), ("until", "timestamp < ?"), ("text", "query LIKE ?")):
+    for name, comparison in (("since", "timestamp >= ?"), ("until", "timestamp < ?"), ("text", "query LIKE ? ESCAPE '\\'")):
         if filters.get(name) is not None:
             where.append(comparison)
-            bindings.append(f"%{filters[name]}%" if name == "text" else filters[name])
+            bindings.append(_pattern(connection, filters[name]) if name == "text" else filters[name])
     if filters.get("failures"):
         where.append("success = 0")
     columns = ", ".join(f'"{name}"' for name in _SHOWN)
@@ -215,17 +261,17 @@ def verify(  # noqa: PLR0913 - the options of the command
     *,
     checkpoint: Annotated[Path | None, typer.Option(help="A checkpoint that was kept elsewhere.", show_default=False)] = None,
     public_key: Annotated[str | None, typer.Option(help="The verifier key of who signed it: name+hash+base64.")] = None,
-    workers: Annotated[int, typer.Option(help="Processes that a long log is divided over; 0: as many as processors.")] = 0,
+    workers: Annotated[int, typer.Option(help="Processes that a long log is divided over; 0: as many as processors.", min=0)] = 0,
     key: KeyOptions,
     as_json: JsonOption = False,
 ) -> None:
-    """Verify the chain, and against a checkpoint that nothing was cut off or rewritten; exit status 1: it is broken."""
+    """Verify the chain, and against a checkpoint that nothing was cut off or rewritten; exit status 1: it does not show that."""
     trusted = None
     if checkpoint is not None:
         if public_key is None:
             msg = "--checkpoint needs --public-key: a checkpoint proves nothing unless you know who signed it"
             raise UsageError(msg)
-        trusted = Checkpoint.parse(checkpoint.read_text(encoding="utf-8", errors="replace"), VerifyingKey.parse(public_key))
+        trusted = Checkpoint.parse(checkpoint.read_bytes(), _public_key(public_key))
     secret = as_secret(key.source())
     with _open(file, secret) as connection:
         with progress_bar("verifying") as progress:
@@ -244,7 +290,7 @@ def verify(  # noqa: PLR0913 - the options of the command
         print_json(facts)
     else:
         print_facts(facts)
-    if not report.ok:
+    if not report.ok or (trusted is not None and report.verdict != "verified"):
         raise typer.Exit(1)
 
 
@@ -273,13 +319,14 @@ def checkpoint(
     signer = _signing_key(signing_key)
     assert signer is not None  # noqa: S101 - the option has no default
     with _open(file, key.source()) as connection:
-        verify_log(connection).raise_if_broken()
-        note = Checkpoint.of(connection, log_uuid(connection) or "").sign(signer)
+        with snapshot(connection):  # or what others append meanwhile would be signed unverified
+            verify_log(connection).raise_if_broken()
+            note = Checkpoint.of(connection, log_uuid(connection) or "").sign(signer)
         _note(connection, "CHECKPOINT", {"signer": signer.name})
     if output is None:
-        typer.echo(note, nl=False)
+        typer.echo(note.encode(), nl=False)  # bytes, here and below: whatever changes them breaks the signature
     else:
-        output.write_text(note, encoding="utf-8")
+        output.write_bytes(note.encode())
 
 
 @app.command()
@@ -291,8 +338,9 @@ def export(  # noqa: PLR0913 - the options of the command
     format: Annotated[str, typer.Option(help="jsonl or csv.")] = "jsonl",  # noqa: A002 - the option's name
     compress: Annotated[bool, typer.Option("--gzip", help="Compress it.")] = False,
     after: Annotated[
-        int, typer.Option(help="Only events after this id, the last of the export before.", min=0, max=_LARGEST)
-    ] = 0,
+        int | None,
+        typer.Option(help="Only events after this id, the last of the export before.", min=0, max=_LARGEST, show_default="all"),
+    ] = None,
     signing_key: SigningKeyOption = None,
     formulas: Annotated[bool, typer.Option("--raw-formulas", help="Leave what a spreadsheet takes for formulas.")] = False,
     key: KeyOptions,
@@ -300,6 +348,9 @@ def export(  # noqa: PLR0913 - the options of the command
 ) -> None:
     """Write events to a file, with a manifest beside it: range, head, SHA-256 and signature."""
     with _open(file, key.source()) as connection:
+        if after is None:  # from where the log was pruned to, or its beginning
+            pruned, first = last_prune(connection), rows(connection, f"SELECT min(id) FROM main.{LOG}")[0][0]
+            after = pruned[0] if pruned is not None and first == pruned[0] + 1 else 0
         manifest = write_export(
             connection, output, format=format, compress=compress, after=after, key=_signing_key(signing_key), formulas=formulas
         )
@@ -318,12 +369,17 @@ def prune(  # noqa: PLR0913 - the options of the command
     key: KeyOptions,
     as_json: JsonOption = False,
 ) -> None:
-    """Move old events to an archive; the log still verifies, and says what was pruned."""
+    """Move old events to an archive; the log still verifies, and says what was pruned.
+
+    A configuration that is named (--config, HELIOSDB_CONFIG) has the last word: audit.retention_days, audit_trail_lockdown.
+    """
     if (archive is None) == (not delete):
         msg = "name the --archive to move the events to, or say --delete"
         raise UsageError(msg)
+    floor, lockdown = _kept()
     with _open(file, key.source()) as connection:
-        found = prune_log(connection, days=days, archive=archive, key=_signing_key(signing_key))
+        signer = _signing_key(signing_key)
+        found = prune_log(connection, days=days, archive=archive, key=signer, floor=floor, lockdown=lockdown)
     facts = {"first": found.first, "last": found.last, "archive": None if found.archive is None else asdict(found.archive)}
     (print_json if as_json else print_facts)(facts)
 

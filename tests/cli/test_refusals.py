@@ -120,7 +120,7 @@ def test_a_place_that_is_taken_or_is_none_is_refused_in_one_line(
         (["audit", "search", "db", "\udcff", *KEYED], 2, "is not valid UTF-8"),
         (["audit", "log", "db", "--since", "yesterday", *KEYED], 2, "--since takes a time in UTC such as"),
         (["audit", "log", "db", "--until", "2026-07-31T10:00+02:00", *KEYED], 2, "--until takes a time in UTC"),
-        (["audit", "verify", "db", "--checkpoint", "key", "--public-key", "x", *KEYED], 1, "this is no verifier key"),
+        (["audit", "verify", "db", "--checkpoint", "key", "--public-key", "x", *KEYED], 2, "this is no verifier key"),
         (["audit", "verify", "db", "--checkpoint", "none", "--public-key", "x", *KEYED], 2, "none: No such file"),
         (["audit", "checkpoint", "db", "--signing-key", "none", *KEYED], 1, "none can't be read: No such file"),
         (["audit", "checkpoint", "db", "--signing-key", "key", *KEYED], 1, "key can't be read as a signing key: it is none"),
