@@ -207,7 +207,8 @@ class Cursor(apsw.Cursor):
             return _next(self)
         auditor = self.auditor
         was = auditor.enter()
-        is_last = self.running is not None and len(self.running.sql) == len(self.text)
+        running = self.running
+        is_last = running is not None and len(running.sql) == len(self.text)
         if not is_last:  # the next statement may change something
             auditor.nested.enter(self, is_inner=was)
         self.is_executing = True
