@@ -117,7 +117,7 @@ class Auditor:
         self.ledger.was_idle = False
         if cursor.repeat is not None and repeats.begins(self, cursor, cursor.repeat, sql, bindings):
             return True
-        verdict = self._verdicts.of(cursor, sql, bindings)
+        verdict = self._verdicts.of(cursor, sql)
         if cursor.running is not None:
             self.finish(cursor.running)
         if self.gate.rules or self.writer.secret in sql:

@@ -11,7 +11,7 @@ import apsw
 from heliosaudit import chains
 from heliosaudit.schemas import LOG
 
-__all__ = ["TIME", "Break", "Head", "Row", "check", "entries"]
+__all__ = ["TIME", "Break", "Head", "Row", "check", "entries", "shown"]
 
 Row = tuple[int, str, bytes]
 TIME = slice(2, 29)  # of an encoded record: the time of recording, which is its first field
@@ -75,7 +75,7 @@ def check(rows_in_order: Iterable[Row], start: Head) -> tuple[Head, int, Break |
                 if before and chains.checksum(before, number - 1, encoded) == stored:
                     kind = "inserted"  # this event stood one place further up: the one before it was put in
                     number -= 1
-                return Head(number - 1, previous, last), count, Break(number, kind, due.hex(), _shown(stored))
+                return Head(number - 1, previous, last), count, Break(number, kind, due.hex(), shown(stored))
             moment = record[TIME]
             if moment < last:
                 return Head(number - 1, previous, last), count, Break(number, "clock", f"not before {last}", moment)
@@ -92,7 +92,8 @@ def check(rows_in_order: Iterable[Row], start: Head) -> tuple[Head, int, Break |
     return Head(number, previous, last), count, None
 
 
-def _shown(stored: object) -> str:
+def shown(stored: object) -> str:
+    """Return what stands in the place of a checksum: in hexadecimal, if it is one."""
     return stored.hex() if isinstance(stored, bytes) else f"no checksum, a value of {type(stored).__name__}"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import apsw
 
@@ -58,18 +58,18 @@ class Verdicts:
             self.schema_changed()
             self._may_change_back = False
 
-    def of(self, cursor: Cursor, sql: str, bindings: Any) -> Verdict:
+    def of(self, cursor: Cursor, sql: str) -> Verdict:
         """Judge a statement that is about to run on a cursor, and tell the one before it in its string what is that one's."""
         actions = self._gate.take_actions()
         verdict = None if actions else self._kept.get(sql)
         if verdict is None:
             if actions and not cursor.is_fresh:
                 # it was prepared while the one before it ran on, which may have prepared statements as well, as FTS5 does
-                own = self._ask(sql, bindings)
+                own = self._ask(sql)
                 if cursor.running is not None:
                     self._leave_to(cursor.running, actions, own)
                 actions = own
-            verdict = self._judge(sql, bindings, actions or [])
+            verdict = self._judge(sql, actions or [])
         cursor.is_fresh = False
         if not cursor.is_explain:
             return verdict
@@ -88,10 +88,10 @@ class Verdicts:
         before = actions[: -len(own)] if is_query and own and actions[-len(own) :] == own else actions
         running.asked = [*running.asked, *before]
 
-    def _judge(self, sql: str, bindings: Any, actions: list[Action]) -> Verdict:
+    def _judge(self, sql: str, actions: list[Action]) -> Verdict:
         verdict = judge(sql, actions, self._policy)
         if not actions and verdict.event_class and verdict.operation != "VACUUM":
-            asked = self._ask(sql, bindings)
+            asked = self._ask(sql)
             # what can't be prepared any more, as its table is gone, is what it was, and fails
             verdict = judge(sql, asked, self._policy) if asked else self._outdated.get(sql, verdict)
         if len(self._kept) >= _KEPT:
@@ -108,7 +108,7 @@ class Verdicts:
         asked = [*running.asked, *(self._gate.take_actions() or ())]
         if not asked or running.cursor is None or running.verdict.event_class not in ("DML", "SELECT"):
             return
-        actions = self._ask(running.sql, running.bindings)
+        actions = self._ask(running.sql)
         if not actions or running.verdict.operation == "EXPLAIN":
             return
         verdict = judge(running.sql, actions, self._policy)
@@ -116,7 +116,7 @@ class Verdicts:
         within = [action for action in asked if is_change(action)] if verdict.event_class == "SELECT" else []
         running.verdict = judge(running.sql, [*actions, *within], self._policy) if within else verdict
 
-    def _ask(self, sql: str, _bindings: Any) -> list[Action]:
+    def _ask(self, sql: str) -> list[Action]:
         """Prepare a statement once more, to be asked about it; without its values, which only its own cursor can convert."""
         was = self._gate.enter()
         self._gate.asking = threading.get_ident()

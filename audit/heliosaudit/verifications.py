@@ -18,7 +18,7 @@ import msgspec
 from heliosaudit import chains
 from heliosaudit.checkpoints import Checkpoint
 from heliosaudit.errors import ChainBrokenError, LogTruncatedError
-from heliosaudit.following import Break, Head, check
+from heliosaudit.following import Break, Head, check, shown
 from heliosaudit.queries import rows
 from heliosaudit.records import Record, decode
 from heliosaudit.schemas import LOG
@@ -146,7 +146,7 @@ def _since(connection: apsw.Connection, since: Head, notes: list[str]) -> tuple[
     if found:
         stored = found[0][0]
         same = stored == since.checksum
-        return since, None if same else Break(since.id, "rewritten", since.checksum.hex(), _hex(stored))
+        return since, None if same else Break(since.id, "rewritten", since.checksum.hex(), shown(stored))
     pruned = last_prune(connection)
     if pruned is None or pruned[0] < since.id:
         return since, Break(since.id, "truncated", f"event {since.id}", "nothing")
@@ -154,10 +154,6 @@ def _since(connection: apsw.Connection, since: Head, notes: list[str]) -> tuple[
         return since, Break(since.id, "rewritten", since.checksum.hex(), pruned[1].hex())
     notes.append(f"events up to {pruned[0]} were pruned since, as the log records; their archive vouches for them")
     return Head(*pruned), None
-
-
-def _hex(stored: Any) -> str:
-    return stored.hex() if isinstance(stored, bytes) else f"a value of {type(stored).__name__}"
 
 
 def is_genesis(record: str | bytes | None) -> bool:
@@ -243,7 +239,7 @@ def _against(connection: apsw.Connection, checkpoint: Checkpoint, head: Head) ->
     if not found:
         return None, 0
     if found[0][0] != checkpoint.head:
-        return Break(checkpoint.size, "rewritten", checkpoint.head.hex(), _hex(found[0][0])), 0
+        return Break(checkpoint.size, "rewritten", checkpoint.head.hex(), shown(found[0][0])), 0
     return None, checkpoint.size
 
 
