@@ -169,16 +169,18 @@ class Opener:
         buffer: The plain unit that was opened last, its reserved bytes zero.
         plain: View of ``buffer`` without the reserved bytes.
         unpack: Splits a sealed unit in body and tag, nonce, selector; raises `struct.error` where its length is wrong.
+        unpack_from: The same at an offset in a buffer.
         contexts: Decryption and associated-data prefix by selector; raises `UnknownEpochError`.
     """
 
-    __slots__ = ("buffer", "contexts", "plain", "unpack")
+    __slots__ = ("buffer", "contexts", "plain", "unpack", "unpack_from")
 
     def __init__(self, keys: FileKeys, kind: int, size: int) -> None:
         """Prepare for units of ``size`` bytes, trailer included."""
         self.buffer = bytearray(size)  # its last 32 bytes stay zero: SQLite must see zeros there (its checksums cover them)
         self.plain = memoryview(self.buffer)[: size - RESERVED_BYTES]
-        self.unpack = struct.Struct(f"{size - NONCE_BYTES - SELECTOR_BYTES}s{NONCE_BYTES}s{SELECTOR_BYTES}s").unpack
+        parts = struct.Struct(f"{size - NONCE_BYTES - SELECTOR_BYTES}s{NONCE_BYTES}s{SELECTOR_BYTES}s")
+        self.unpack, self.unpack_from = parts.unpack, parts.unpack_from
         self.contexts = _Contexts(keys, kind)
 
     def open(self, sealed: bytes, suffix: bytes) -> bytearray:
@@ -209,10 +211,13 @@ class Sealer:
     Attributes:
         seal: Function of a plain unit without its 32 reserved bytes, and of the associated data of this unit alone; returns the
             sealed unit. A closure rather than a method: each attribute it would look up costs a fiftieth of the whole.
+        seal_into: The same into the two parts of a `place`, its further arguments.
         selector: Epoch and sub-key in use, 4 bytes.
     """
 
-    __slots__ = ("__weakref__", "_draw", "_keys", "_kind", "_left", "_random", "forget", "prefix", "seal", "selector")
+    __slots__ = (
+        "__weakref__", "_draw", "_keys", "_kind", "_left", "_random", "forget", "prefix", "seal", "seal_into", "selector"
+    )  # fmt: skip
 
     def __init__(self, keys: FileKeys, kind: int, size: int, random: Randomness) -> None:
         """Prepare for units of ``size`` bytes, trailer included; the first seal draws a sub-key."""
@@ -222,8 +227,14 @@ class Sealer:
         self._left = 0
         self.selector = bytes(SELECTOR_BYTES)
         self.prefix = b""
-        self.seal, self._draw, self.forget = self._functions(bytearray(size))
+        self.seal, self.seal_into, self._draw, self.forget = self._functions(bytearray(size))
         _live_sealers.add(self)
+
+    @staticmethod
+    def place(unit: memoryview) -> tuple[memoryview, memoryview]:
+        """Return the two parts of a buffer of the right size that `seal_into` fills."""
+        split = len(unit) - NONCE_BYTES - SELECTOR_BYTES
+        return unit[:split], unit[split:]
 
     def draw(self) -> tuple[bytes, bytes, bytes]:
         """Return nonce, selector and associated-data prefix for a seal that the caller makes piece by piece."""
@@ -232,21 +243,25 @@ class Sealer:
 
     def _functions(
         self, buffer: bytearray
-    ) -> tuple[Callable[[Buffer, bytes], bytearray], Callable[[], bytes], Callable[[], None]]:
-        size = len(buffer)
-        body = memoryview(buffer)[: size - NONCE_BYTES - SELECTOR_BYTES]
-        place = memoryview(buffer)[size - NONCE_BYTES - SELECTOR_BYTES : size - SELECTOR_BYTES]
+    ) -> tuple[
+        Callable[[Buffer, bytes], bytearray],
+        Callable[[Buffer, bytes, memoryview, memoryview], None],
+        Callable[[], bytes],
+        Callable[[], None],
+    ]:
+        body, trailer = self.place(memoryview(buffer))
+        place = trailer[:NONCE_BYTES]
         nonces: Iterator[bytes] = iter(())
         encrypt_into: _Cipher
-        prefix = b""
+        prefix = selector = b""
 
         def draw() -> bytes:
-            nonlocal nonces, encrypt_into, prefix
+            nonlocal nonces, encrypt_into, prefix, selector
             for nonce in nonces:
                 return nonce
             encrypt_into = self._sub_key()
-            prefix = self.prefix
-            buffer[-SELECTOR_BYTES:] = self.selector
+            prefix, selector = self.prefix, self.selector
+            buffer[-SELECTOR_BYTES:] = selector
             nonces = map(itemgetter(0), struct.iter_unpack(f"{NONCE_BYTES}s", self._random(NONCE_BYTES * _POOL)))
             return next(nonces)
 
@@ -256,13 +271,18 @@ class Sealer:
             place[:] = nonce
             return buffer
 
+        def seal_into(plain: Buffer, suffix: bytes, sealed: memoryview, end: memoryview) -> None:
+            nonce = next(nonces, None) or draw()
+            encrypt_into(nonce, plain, prefix + suffix, sealed)
+            end[:] = nonce + selector
+
         def forget() -> None:
             """Drop the nonces in store and the sub-key: a forked child must not use its parent's."""
             nonlocal nonces
             nonces = iter(())
             self._left = 0
 
-        return seal, draw, forget
+        return seal, seal_into, draw, forget
 
     def _sub_key(self) -> _Cipher:
         """Return the cipher for the next nonces, under another random sub-key every 2^20 seals."""

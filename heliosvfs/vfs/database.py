@@ -6,7 +6,6 @@ be read (no hot journal, an empty WAL) would make it destroy what recovery needs
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -19,9 +18,10 @@ from heliosvfs.keyring import InheritedKey
 from heliosvfs.locks import ProcessLock
 from heliosvfs.pages import Buffer, FileKeys
 from heliosvfs.superblock import Superblock
-from heliosvfs.vfs import open_files, pragmas, reading, tallies
+from heliosvfs.vfs import open_files, reading, tallies
 from heliosvfs.vfs.access import Access
 from heliosvfs.vfs.characteristics import reporting
+from heliosvfs.vfs.controls import ANSWERED, LOCK_TIMEOUT, answer
 from heliosvfs.vfs.creation import check_first_page
 from heliosvfs.vfs.credentials import Credential, take
 from heliosvfs.vfs.page_io import PageIO, PageWriter
@@ -33,11 +33,6 @@ if TYPE_CHECKING:
     from heliosvfs.vfs.wal import WalFile
 
 __all__ = ["DatabaseFile"]
-
-_FCNTL_PDB = 30  # SQLITE_FCNTL_PDB: the address of the sqlite3* that opened the file
-_FCNTL_LOCK_TIMEOUT = 34
-_FCNTL_CKPT_START = 39
-_FCNTL_HAS_MOVED = apsw.SQLITE_FCNTL_HAS_MOVED
 
 _updates = ProcessLock()  # one superblock is changed at a time in this process
 
@@ -54,6 +49,7 @@ class DatabaseFile(apsw.VFSFile):
         wal: The WAL that SQLite has open beside it.
         vfs: The VFS that opened it.
         lock_level: The lock that SQLite holds on it, one of SQLITE_LOCK_*.
+        control: xFileControl of the base VFS's file.
     """
 
     _openings = 0
@@ -83,7 +79,7 @@ class DatabaseFile(apsw.VFSFile):
         super().__init__(vfs.base, name, flags)
         self._readonly = bool(flags[1] & apsw.SQLITE_OPEN_READONLY)
         self._base = BaseFile(super().xRead, super().xWrite, super().xFileSize, super().xSync)
-        self._control = super().xFileControl
+        self.control = super().xFileControl
         self.xDeviceCharacteristics = reporting(super().xDeviceCharacteristics())  # type: ignore[method-assign]
         self.access = Access(self._base, self.path, credential, self._inherited)
         try:
@@ -391,23 +387,33 @@ class DatabaseFile(apsw.VFSFile):
 
     def xFileControl(self, op: int, ptr: int) -> bool:  # noqa: N802 - SQLite's name
         """Answer the controls that concern keys and sizes, pass on the others."""
-        if op == _FCNTL_LOCK_TIMEOUT:
-            return False  # asked at each read of a WAL database: locks do not block, SQLite's busy handler waits
-        if op == apsw.SQLITE_FCNTL_PRAGMA:
-            return pragmas.answer(self, apsw.VFSFcntlPragma(ptr))
-        if op in (apsw.SQLITE_FCNTL_SIZE_HINT, apsw.SQLITE_FCNTL_CHUNK_SIZE):
-            return True  # they speak of sizes that the file on disk does not have
-        if op == _FCNTL_PDB:
-            self.connection_pointer = ctypes.c_void_p.from_address(ptr).value or 0
-        elif op == _FCNTL_HAS_MOVED:
-            self.vfs.active.file = self  # the journal that SQLite makes next is this file's
-        elif op == _FCNTL_CKPT_START and self._pages is not None:
+        if op == LOCK_TIMEOUT:
+            return False  # locks do not block, SQLite's busy handler waits
+        return answer(self, op, ptr) if op in ANSWERED else self.control(op, ptr)
+
+    def watch_reads(self, control: Callable[[int, int], bool] | None) -> None:
+        """Let another xFileControl stand in for this object's, or none any more; see `controls.watching`."""
+        if control is None:
+            self.__dict__.pop("xFileControl", None)
+        else:
+            self.xFileControl = control  # type: ignore[method-assign, assignment]
+
+    def base_characteristics(self) -> int:
+        """Return the device characteristics of the base VFS's file."""
+        return super().xDeviceCharacteristics()
+
+    def begin_checkpoint(self) -> None:
+        """Take over a new epoch before pages are moved from the WAL into the file, and let the WAL be read in larger pieces."""
+        if self._pages is not None:
             self.refresh()
             self._pages.forget_size()
-        answered = self._control(op, ptr)
-        if op == apsw.SQLITE_FCNTL_POWERSAFE_OVERWRITE:
-            self.xDeviceCharacteristics = reporting(super().xDeviceCharacteristics())  # type: ignore[method-assign]
-        return answered
+        if self.wal is not None:
+            self.wal.begin_checkpoint()
+
+    def end_checkpoint(self) -> None:
+        """Read the WAL frame by frame again."""
+        if self.wal is not None:
+            self.wal.end_checkpoint()
 
     def xClose(self) -> None:  # noqa: N802 - SQLite's name
         """Close the file and give up its keys."""
@@ -416,6 +422,6 @@ class DatabaseFile(apsw.VFSFile):
         self.vfs.closed(self)
         self.access.close()
         self._pages = None
-        for fast in ("xRead", "xWrite", "xFileSize", "xLock", "xUnlock", "_write", "_control"):
+        for fast in ("xRead", "xWrite", "xFileSize", "xLock", "xUnlock", "xFileControl", "_write", "control"):
             self.__dict__.pop(fast, None)  # they hold keys and this object
         super().xClose()

@@ -17,9 +17,10 @@ from heliosvfs.errors import HeliosError
 from heliosvfs.layout import RESERVED_BYTES
 from heliosvfs.pages import NotAuthenticError, UnknownEpochError
 from heliosvfs.vfs.database import DatabaseFile
+from heliosvfs.vfs.frame_batches import FRAME_HEADER
 from heliosvfs.vfs.journal import JournalFile, record_checksum
-from heliosvfs.vfs.wal import FRAME_HEADER, WalFile
-from heliosvfs.vfs.wal_header import WAL_HEADER
+from heliosvfs.vfs.wal import WalFile
+from heliosvfs.vfs.wal_header import WAL_HEADER, wal_checksum
 
 __all__ = ["JournalScan", "PageView", "WalScan", "view_of"]
 
@@ -62,28 +63,19 @@ class JournalScan:
     problem: str = ""
 
 
-def _wal_checksum(data: bytes, order: str, first: int, second: int) -> tuple[int, int]:
-    """Continue SQLite's WAL checksum over ``data`` (SQLite file format 4.2)."""
-    words = struct.unpack(f"{order}{len(data) // 4}I", data)
-    for i in range(0, len(words), 2):
-        first = (first + words[i] + second) & 0xFFFFFFFF
-        second = (second + words[i + 1] + first) & 0xFFFFFFFF
-    return first, second
-
-
 def _scan_wal(wal: WalFile, page_size: int) -> WalScan:
     scan, frame_size = WalScan(), FRAME_HEADER + page_size
     header = bytes(wal.xRead(WAL_HEADER, 0))
     if len(header) < WAL_HEADER:
         return scan
     order = ">" if header[3] & 1 else "<"
-    sums = _wal_checksum(header[:24], order, 0, 0)
+    sums = wal_checksum(header[:24], order, 0, 0)
     whole = (wal.xFileSize() - WAL_HEADER) // frame_size
     pending: dict[int, int] = {}
     for number in range(whole if struct.pack(">II", *sums) == header[24:] else 0):
         offset = WAL_HEADER + number * frame_size
         frame = bytes(wal.xRead(frame_size, offset))
-        sums = _wal_checksum(frame[:8] + frame[FRAME_HEADER:], order, *sums)
+        sums = wal_checksum(frame[:8] + frame[FRAME_HEADER:], order, *sums)
         if frame[8:16] != header[16:24] or struct.pack(">II", *sums) != frame[16:24]:
             break
         page, commit = struct.unpack(">II", frame[:8])

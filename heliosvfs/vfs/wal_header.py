@@ -1,4 +1,4 @@
-"""The 32-byte header of a WAL, as SQLite writes it and as it is on disk (FORMAT.md, "WAL").
+"""The 32-byte header of a WAL, as SQLite writes it and as it is on disk (FORMAT.md, "WAL"), and the WAL's checksums.
 
 On disk it carries a version number of ours: stock SQLite would otherwise find no valid frame in the file, and delete it
 (walIndexRecover, sqlite3WalClose). With another version it says CANTOPEN and leaves the file alone.
@@ -6,23 +6,37 @@ On disk it carries a version number of ours: stock SQLite would otherwise find n
 
 from __future__ import annotations
 
-from heliosvfs.errors import FormatError
+import struct
 
-__all__ = ["WAL_HEADER", "header_for_sqlite", "header_on_disk"]
+from heliosvfs.errors import FormatError
+from heliosvfs.pages import Buffer
+
+__all__ = ["WAL_HEADER", "header_for_sqlite", "header_on_disk", "wal_checksum"]
 
 WAL_HEADER = 32  # bytes; SQLite file format 4.1
 _SQLITE_VERSION = 3007000
 _OUR_VERSION = 0x48560001  # "HV", format 1
 
 
+def wal_checksum(data: Buffer, order: str, first: int, second: int) -> tuple[int, int]:
+    """Continue SQLite's WAL checksum over ``data``, a multiple of 8 bytes (SQLite file format 4.2, walChecksumBytes).
+
+    Args:
+        data: What is summed.
+        order: Byte order of its words, ``<`` or ``>``; bit 0 of byte 3 of the WAL's header tells.
+        first: First word of the checksum so far.
+        second: Second word of the checksum so far.
+    """
+    words = struct.unpack(f"{order}{len(data) // 4}I", data)
+    for i in range(0, len(words), 2):
+        first = (first + words[i] + second) & 0xFFFFFFFF
+        second = (second + words[i + 1] + first) & 0xFFFFFFFF
+    return first, second
+
+
 def _checksum(header: bytes) -> bytes:
-    """Return the checksum of the first 24 bytes of a WAL header, as SQLite stores it (walChecksumBytes)."""
-    order = "big" if header[3] & 1 else "little"
-    first = second = 0
-    for i in range(0, 24, 8):
-        first = (first + int.from_bytes(header[i : i + 4], order) + second) & 0xFFFFFFFF  # type: ignore[arg-type]
-        second = (second + int.from_bytes(header[i + 4 : i + 8], order) + first) & 0xFFFFFFFF  # type: ignore[arg-type]
-    return first.to_bytes(4, "big") + second.to_bytes(4, "big")
+    """Return the checksum of the first 24 bytes of a WAL header, as SQLite stores it."""
+    return struct.pack(">II", *wal_checksum(header[:24], ">" if header[3] & 1 else "<", 0, 0))
 
 
 def header_on_disk(header: bytes) -> bytes:

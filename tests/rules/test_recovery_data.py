@@ -138,7 +138,7 @@ def test_an_interrupt_in_a_read_is_no_end_of_a_log(crashed: Crash, monkeypatch: 
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("heliosvfs.vfs.wal.WalFile._open_frame", interrupted)
+        patch.setattr("heliosvfs.vfs.wal.WalFile.open_frame", interrupted)
         with pytest.raises(KeyboardInterrupt):
             states(path)
     assert {name: data for name, data in files_of_database(path).items() if name in before} == before

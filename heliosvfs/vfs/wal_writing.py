@@ -1,0 +1,377 @@
+"""What SQLite writes to a write-ahead log, as frames: header and page are sealed as one unit.
+
+SQLite writes a frame as header, then page. A header is held back until the next call, which must be its page; but two writes
+come alone and are sealed at once: a header over a frame that was just read whole (walRewriteChecksums, which ends a spilled
+commit, and at synchronous=NORMAL is followed by no sync) and a page over the page of an existing frame (walFrames, when a page is
+written twice in a transaction). Without POWERSAFE_OVERWRITE the frame that pads a commit to a sector comes in pieces with a sync
+between them (walWriteToLog): its pieces are sealed as a stream, so that no byte moves across that sync.
+
+Frames that do not end a transaction wait for those that follow them; see `frame_batches`.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import apsw
+
+from heliosvfs.errors import DiskFullError, RefusedWriteError
+from heliosvfs.layout import RESERVED_BYTES
+from heliosvfs.pages import Buffer, Sealer
+from heliosvfs.vfs.controls import watching
+from heliosvfs.vfs.frame_batches import FRAME_HEADER, FrameBatch
+from heliosvfs.vfs.page_io import ZEROS, has_sizes, require_sizes
+from heliosvfs.vfs.superblocks import BaseFile
+from heliosvfs.vfs.wal_header import WAL_HEADER, header_on_disk
+from heliosvfs.vfs.wal_pieces import FramePieces
+
+if TYPE_CHECKING:
+    from heliosvfs.vfs.wal import WalFile
+
+__all__ = ["NOWHERE", "SALTS", "FrameWriter"]
+
+NOWHERE = -1
+SALTS = slice(16, 24)  # of the WAL header
+_FRAME_SALTS = slice(8, 16)  # of a frame header
+_PAGE_ONE = b"\0\0\0\1"  # in bytes 0 to 3 of a frame header
+_NO_COMMIT = bytes(4)  # in bytes 4 to 7 of a frame header: the transaction goes on
+_NO_SALTS = bytes(16)  # in bytes 8 to 23: the header will be written again when the transaction commits
+_HEADERS_KEPT = 1 << 16  # frame headers kept of a transaction: 10 MB at the most; further ones are read back when they are needed
+
+
+class FrameWriter:
+    """Seals and writes the frames of one WAL."""
+
+    def __init__(self, wal: WalFile, base: BaseFile) -> None:
+        """Write to ``base``, the file beneath ``wal``; `bind` gives the keys."""
+        self._wal = wal
+        self._base = base
+        self._held: tuple[int, bytes] | None = None  # offset and header of a frame whose page comes next
+        self._pieces: FramePieces | None = None
+        self._headers: dict[int, bytes] = {}  # of the frames of the transaction being written, by offset
+        self._next = NOWHERE  # offset that continues the transaction being written, NOWHERE after a commit
+        self._salts = b""  # of the frame sealed last
+        self._frame_size = 0
+        self._watching = watching(wal.database, self._read_begins)
+        self._learns_of_reads = False  # SQLite tells when a read transaction begins
+        self._batch: FrameBatch
+        self._sealer: Sealer
+
+    def batch(self, frame_size: int) -> FrameBatch:
+        """Return what lets frames of this size wait; they survive new keys, sealed as they are."""
+        if self._frame_size != frame_size:
+            self._frame_size = frame_size
+            self._batch = FrameBatch(frame_size, self._base.read, self._base.write)
+        return self._batch
+
+    def bind(self, sealer: Sealer) -> Callable[[bytes, int], None]:  # noqa: C901 - a frame costs less without calls
+        """Take a sealer, and return an xWrite.
+
+        It is for frames that come as header and page, and for either alone; `write` takes anything else.
+        """
+        self._sealer = sealer
+        wal, batch, page_size, frame_size = self._wal, self._batch, self._wal.page_size, self._frame_size
+        write, slow, alone, append = self._base.write, self.write, self._writer_alone(), self._appended
+        seal, seal_into, tally, places = sealer.seal, sealer.seal_into, wal.tally, batch.places
+        join, plain = self._joiner()
+        pack = struct.Struct(">I").pack
+
+        def write_frame(data: bytes, offset: int) -> None:
+            try:
+                held = self._held
+                if held is None:
+                    if alone(data, offset):
+                        return
+                elif (
+                    offset == held[0] + FRAME_HEADER
+                    and len(data) == page_size
+                    and data.endswith(ZEROS)
+                    and (not held[1].startswith(_PAGE_ONE) or has_sizes(data, page_size))
+                ):
+                    frame, header = held
+                    salts = header[_FRAME_SALTS] if header[8:] != _NO_SALTS else self._salts
+                    continues = frame == self._next and salts == self._salts and not batch.doubtful
+                    if continues or self._keeps_keys(frame, salts):
+                        self._held = None
+                        join(plain, 0, header, data)
+                        bound, ends = salts + pack((frame - WAL_HEADER) // frame_size), header[4:8] != _NO_COMMIT
+                        self._salts = salts
+                        if (count := batch.count) or (continues and places and not ends):
+                            seal_into(plain, bound, *places[count])
+                            if not count:
+                                batch.first = frame
+                            batch.count = count + 1
+                            if ends or count + 1 == len(places):
+                                self._flush()
+                        else:
+                            sealed = seal(plain, bound)
+                            write(sealed, frame)
+                            if not ends:
+                                self._anchor(frame, sealed)
+                        tally.sealed += 1
+                        append(frame, header)
+                        return
+                slow(data, offset)
+            except apsw.FullError as error:
+                raise DiskFullError.of(wal.path) from error
+
+        return write_frame
+
+    def _joiner(self) -> tuple[Callable[..., None], memoryview]:
+        """Return what packs a header and a page without its reserved bytes into a buffer, and the buffer."""
+        join = struct.Struct(f"{FRAME_HEADER}s{self._wal.page_size - RESERVED_BYTES}s").pack_into
+        return join, memoryview(bytearray(self._frame_size - RESERVED_BYTES))
+
+    def _writer_alone(self) -> Callable[[bytes, int], bool]:
+        """Return what writes a header, or a page over that of a frame of this transaction; False: it is something else."""
+        wal, batch, page_size, frame_size = self._wal, self._batch, self._wal.page_size, self._frame_size
+        write, seal, opened, tally = self._base.write, self._sealer.seal, wal.opened, wal.tally
+        join, plain = self._joiner()
+        pack = struct.Struct(">I").pack
+
+        def write_alone(data: bytes, offset: int) -> bool:
+            index, start = divmod(offset - WAL_HEADER, frame_size)
+            whole, wal.whole = wal.whole, NOWHERE
+            if self._pieces is not None:
+                return False
+            if len(data) == FRAME_HEADER and not start:
+                wal.recovering = False
+                if whole != offset:
+                    self._held = (offset, data)
+                    return True
+                frame, header, unit = offset, data, opened
+                unit[:FRAME_HEADER] = header
+            else:
+                frame, unit = offset - FRAME_HEADER, plain
+                header = self._headers.get(frame, b"")
+                if (
+                    not header
+                    or len(data) != page_size
+                    or not data.endswith(ZEROS)
+                    or (header.startswith(_PAGE_ONE) and not has_sizes(data, page_size))
+                ):
+                    return False
+                join(plain, 0, header, data)
+            if frame >= batch.first:
+                self._rewrite(frame, header, unit)
+                return True
+            sealed = seal(unit, (header[_FRAME_SALTS] if header[8:] != _NO_SALTS else self._salts) + pack(index))
+            write(sealed, frame)
+            batch.rewritten(frame, sealed)
+            tally.sealed += 1
+            return True
+
+        return write_alone
+
+    def write(self, data: Buffer, offset: int) -> None:
+        """Seal and write; see the module for the orders in which the parts of a frame arrive.
+
+        Raises:
+            RefusedWriteError: The write is no part of a frame; nothing was written.
+        """
+        held, self._held = self._held, None
+        pieces, self._pieces = self._pieces, None
+        self._wal.recovering = False
+        size = len(data)
+        if pieces is not None:
+            if offset != pieces.next:
+                raise self._refused(size, offset)
+            self._continue(pieces, bytes(data))
+        elif held is not None:
+            if offset != held[0] + FRAME_HEADER or size > self._wal.page_size:
+                raise self._refused(size, offset)
+            if size == self._wal.page_size:
+                self._append(held[0], held[1], data)
+            else:
+                self._begin(held[0], held[1] + bytes(data), self._salts_of(held[1]))
+        elif offset == 0 and size == WAL_HEADER:
+            header = bytes(data)
+            self._wal.salts = header[SALTS]
+            self.forget()
+            self._base.write(header_on_disk(header), 0)
+        else:
+            self._write_alone(data, offset)
+
+    def _write_alone(self, data: Buffer, offset: int) -> None:
+        """Write what begins a frame in pieces, or the page of a frame whose header is on disk alone."""
+        size, start = len(data), (offset - WAL_HEADER) % self._frame_size
+        frame = offset - start
+        if start == FRAME_HEADER and size == self._wal.page_size:
+            header = bytes(self._wal.required_frame(frame)[:FRAME_HEADER])
+            self._rewrite(frame, header, self._joined(header, data))
+        elif start == 0 and size < FRAME_HEADER and self._salts:
+            self._begin(offset, bytes(data), self._salts)
+        else:
+            raise self._refused(size, offset)
+
+    def _refused(self, size: int, offset: int) -> RefusedWriteError:
+        msg = f"{self._wal.path}: a write of {size} bytes at offset {offset} is no part of a frame that can be sealed"
+        return RefusedWriteError(msg)
+
+    def _joined(self, header: bytes, page: Buffer) -> bytes:
+        """Return the plain frame, without its reserved bytes."""
+        if header.startswith(_PAGE_ONE):
+            require_sizes(page, self._wal.page_size, self._wal.database.path)
+        if page[-RESERVED_BYTES:] != ZEROS:
+            msg = f"{self._wal.path}: a page uses the last {RESERVED_BYTES} bytes, which hold its seal"
+            raise RefusedWriteError(msg)
+        return header + page[:-RESERVED_BYTES]
+
+    def _bound(self, frame: int, salts: bytes) -> bytes:
+        """Return the associated data of one frame."""
+        return salts + ((frame - WAL_HEADER) // self._frame_size).to_bytes(4, "big")
+
+    def _salts_of(self, header: bytes) -> bytes:
+        """Return the salts of the log that a frame belongs to.
+
+        SQLite leaves salts and checksum zero (walEncodeFrame) once a page was written twice in a transaction, and writes them
+        when it commits; the frames before it in that transaction have told them.
+        """
+        return header[_FRAME_SALTS] if header[8:] != _NO_SALTS else self._salts
+
+    # -- the frames of a transaction ---------------------------------------------------------------------------------
+
+    def _appended(self, frame: int, header: bytes) -> None:
+        """Note a frame of the transaction being written."""
+        headers = self._headers
+        if header[4:8] != _NO_COMMIT:
+            self._next = NOWHERE
+            if headers:
+                headers.clear()
+                self._wal.database.watch_reads(None)
+            return
+        self._next = frame + self._frame_size
+        if len(headers) < _HEADERS_KEPT:
+            headers[frame] = header
+
+    def _append(self, frame: int, header: bytes, page: Buffer) -> None:
+        """Seal a frame, and write it with all that waits before it."""
+        salts = self._salts_of(header)
+        if frame != self._next or salts != self._salts or self._batch.doubtful:
+            self._keeps_keys(frame, salts)
+        plain = self._joined(header, page)
+        if self._batch.count:
+            self._flush()
+        sealed = self._sealer.seal(plain, self._bound(frame, salts))
+        self._base.write(sealed, frame)
+        self._wal.tally.sealed += 1
+        self._anchor(frame, sealed)
+        self._salts = salts
+        self._appended(frame, header)
+
+    def _keeps_keys(self, frame: int, salts: bytes) -> bool:
+        """Prepare for a frame that begins a transaction, or follows what a savepoint has rolled back.
+
+        The superblock is looked at, because no frame may be sealed under an epoch that was dropped.
+
+        Returns:
+            False if the keys are others now, so that `bind` has made the hot paths anew.
+        """
+        if salts != self._salts:
+            self._batch.drop()
+        elif self._batch.count or self._batch.doubtful:
+            self._batch.cut(frame)
+        sealer = self._sealer
+        self._wal.database.begin_frames()
+        self._wal.bind()
+        if self._headers:
+            self._headers = {} if salts != self._salts else {at: kept for at, kept in self._headers.items() if at < frame}
+        return self._sealer is sealer
+
+    def _rewrite(self, frame: int, header: bytes, plain: Buffer) -> None:
+        """Seal a frame of this transaction again, with another header or page."""
+        bound, batch = self._bound(frame, self._salts_of(header)), self._batch
+        index = batch.index_of(frame)
+        if index is None:
+            sealed = self._sealer.seal(plain, bound)
+            self._base.write(sealed, frame)
+            batch.rewritten(frame, sealed)
+        else:
+            self._sealer.seal_into(plain, bound, *batch.places[index])
+        self._wal.tally.sealed += 1
+
+    # -- frames that wait --------------------------------------------------------------------------------------------
+
+    def watch(self) -> None:
+        """Learn of the next read transaction: the transaction that is being written is over then."""
+        self._wal.database.watch_reads(self._watching)
+
+    def _read_begins(self) -> None:
+        self._learns_of_reads = True
+        self._batch.doubtful = True
+
+    def _anchor(self, frame: int, sealed: Buffer) -> None:
+        """Note a frame that was just written and does not end its transaction."""
+        self._batch.anchor_at(frame, sealed)
+        if self._learns_of_reads:
+            self._batch.make_room()
+            self.watch()
+
+    def waiting(self, frame: int) -> bytes | None:
+        """Return a sealed frame that is not on disk yet; None: what is there is the frame.
+
+        Raises:
+            RefusedWriteError: As `_flush`.
+        """
+        index = self._batch.index_of(frame)
+        if index is None:
+            return None
+        if self._batch.is_anchored():
+            return self._batch.sealed(index)
+        if not self._batch.doubtful:
+            raise self._overtaken()
+        self._batch.drop()
+        return None
+
+    def _flush(self) -> None:
+        """Write what waits.
+
+        Raises:
+            RefusedWriteError: Another process has written to its place.
+        """
+        try:
+            is_written = self._batch.flush()
+        except BaseException:
+            self.forget()  # SQLite rolls back
+            raise
+        if not is_written:
+            self.forget()
+            raise self._overtaken()
+
+    def _overtaken(self) -> RefusedWriteError:
+        msg = f"{self._wal.path}: another process has written to the place of this transaction, which is rolled back"
+        return RefusedWriteError(msg)
+
+    def forget(self) -> None:
+        """Forget the transaction that was being written: it was rolled back, or can't go on."""
+        self._next = NOWHERE
+        self._headers.clear()
+        self._batch.drop()
+
+    # -- frames in pieces --------------------------------------------------------------------------------------------
+
+    def before_sync(self) -> None:
+        """Write a header that is held back as a piece: a sync comes between it and its page."""
+        held, self._held = self._held, None
+        if held is not None:
+            self._begin(held[0], held[1], self._salts_of(held[1]))
+
+    def _begin(self, frame: int, data: bytes, salts: bytes) -> None:
+        """Start a frame whose rest comes after a sync: it follows a commit, whose epoch holds for it too."""
+        if self._batch.count:
+            self._flush()
+        nonce, selector, prefix = self._sealer.draw()
+        key = self._wal.database.page_keys().sub_key(selector)
+        self._continue(FramePieces(frame, self._frame_size, key, nonce, selector, prefix + self._bound(frame, salts)), data)
+
+    def _continue(self, pieces: FramePieces, data: bytes) -> None:
+        offset = pieces.next
+        sealed = pieces.seal(data)
+        if sealed is None:
+            raise self._refused(len(data), offset)
+        self._base.write(sealed, offset)
+        self._pieces = pieces if pieces.next < pieces.end else None
+        self._wal.tally.sealed += self._pieces is None
+        self._next = NOWHERE  # only the frames that pad a commit come in pieces
