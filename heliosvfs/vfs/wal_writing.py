@@ -322,7 +322,7 @@ class FrameWriter:
             return self._batch.sealed(index)
         if not self._batch.doubtful:
             raise self._overtaken()
-        self._batch.drop()
+        self.forget()
         return None
 
     def _flush(self) -> None:
