@@ -60,7 +60,7 @@ SUBJECTS = (
         "apsw",
         encrypted=False,
         optional=True,
-        note="the same, with the time of one AES-256-GCM a page: the least that ours could take",
+        note="the same, with the time of one AES-256-GCM a page: each frame a write of its own",
     ),
     Subject("mc-nokey", *MC, encrypted=False, optional=True, note="sqlite3mc's build without a key"),
     Subject(
