@@ -349,8 +349,6 @@ class DatabaseFile(apsw.VFSFile):
 
     def begin_frames(self) -> None:
         """Take over a new epoch, and finish an interrupted update, before the first frame of a transaction is sealed."""
-        if self.access.is_current():
-            return
         self.refresh()
         if self.access.is_stale:
             with self._alone(in_write_transaction=True):

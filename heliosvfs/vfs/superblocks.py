@@ -55,24 +55,23 @@ class BaseFile:
 
 
 class SuperblockStore:
-    """The two copies of the superblock in one open file."""
+    """The two copies of the superblock in one open file.
+
+    Attributes:
+        is_stale: Whether the last `load` found copies that differ: an update was interrupted and is to be finished.
+    """
 
     def __init__(self, base: BaseFile, path: str) -> None:
         """Work on ``base``; ``path`` serves messages only."""
         self._base = base
         self._path = path
-        self._stale = False
+        self.is_stale = False
         self._copies: list[UnverifiedCopy] = []
 
     @property
     def copies(self) -> list[UnverifiedCopy]:
         """The whole copies that the last `load` found: each must be authentic, not just the newest."""
         return self._copies
-
-    @property
-    def is_stale(self) -> bool:
-        """Whether the last `load` found copies that differ: an update was interrupted and is to be finished."""
-        return self._stale
 
     def load(self) -> UnverifiedCopy | None:
         """Return the newest whole copy, or None where the file is empty or its creation was interrupted.
@@ -94,7 +93,7 @@ class SuperblockStore:
         if copies:
             newest = max(copies, key=lambda copy: copy.superblock.sequence)
             self._copies = copies
-            self._stale = bool(problems) or copies[0].superblock != copies[1].superblock
+            self.is_stale = bool(problems) or copies[0].superblock != copies[1].superblock
             return newest
         self._refuse(area, size, problems)
         return None
@@ -161,7 +160,7 @@ class SuperblockStore:
         for index in self._older_first():
             self._base.write(sealed[index], COPY_OFFSETS[index])
             self._base.sync()
-        self._stale = False
+        self.is_stale = False
         return UnverifiedCopy(superblock, sealed[0])
 
     def _older_first(self) -> tuple[int, int]:

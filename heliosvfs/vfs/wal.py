@@ -42,6 +42,7 @@ class WalFile(apsw.VFSFile):
         recovering: SQLite has read the header to rebuild its index, and has written nothing since.
         opened: The plain frame that was opened last, without its reserved bytes.
         whole: Offset of that frame if it was just read whole, or NOWHERE.
+        generation: Count of changes of the database's keys, `Access.generation`, that this file has taken over.
         page_size: Bytes of a page.
         frame_size: Bytes of a frame.
         tally: Counts frames.
@@ -57,7 +58,7 @@ class WalFile(apsw.VFSFile):
         self.page_size = 0
         self.frame_size = 0
         self.tally = tallies.Tally("wal")
-        self._generation = -1
+        self.generation = -1
         super().__init__(base, name, flags)
         self.xDeviceCharacteristics = reporting(super().xDeviceCharacteristics())  # type: ignore[method-assign]
         self._base = BaseFile(super().xRead, super().xWrite, super().xFileSize, super().xSync)
@@ -69,10 +70,10 @@ class WalFile(apsw.VFSFile):
 
     def bind(self) -> None:
         """Take the keys and page size of the database, if they are new; those that it had are held no longer."""
-        if self._generation == self.database.access.generation:
+        if self.generation == self.database.access.generation:
             return
         keys = self.database.page_keys()
-        self._generation = self.database.access.generation
+        self.generation = self.database.access.generation
         self.page_size = self.database.page_size_in_force()
         self.frame_size = FRAME_HEADER + self.page_size
         self._opener = Opener(keys, KIND_WAL, self.frame_size)
@@ -256,7 +257,7 @@ class WalFile(apsw.VFSFile):
                         break
                 except UnknownEpochError:
                     self.database.access.refresh(begun=True)
-                    if self._generation == self.database.access.generation:
+                    if self.generation == self.database.access.generation:
                         break
                     self.bind()
                 else:

@@ -273,11 +273,12 @@ class FrameWriter:
             self._batch.drop()
         elif self._batch.count or self._batch.doubtful:
             self._batch.cut(frame)
-        sealer = self._sealer
-        self._wal.database.begin_frames()
-        self._wal.bind()
         if self._headers:
             self._headers = {} if salts != self._salts else {at: kept for at, kept in self._headers.items() if at < frame}
+        wal, access, sealer = self._wal, self._wal.database.access, self._sealer
+        if wal.generation != access.generation or not access.is_current():
+            wal.database.begin_frames()
+            wal.bind()
         return self._sealer is sealer
 
     def _rewrite(self, frame: int, header: bytes, plain: Buffer) -> None:
