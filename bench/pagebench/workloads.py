@@ -28,7 +28,7 @@ COLD_READS = 4000
 HOT_READS = 12000
 HOT_CALLS = 2000
 TRANSACTION_UPDATES = 5000
-FULL_COMMITS = 50
+FULL_COMMITS = 250
 NORMAL_COMMITS = 1500  # the log passes 1000 pages: an automatic checkpoint is among them
 
 POINT_READS = """SELECT sum(record.amount) FROM temp.wanted AS wanted
