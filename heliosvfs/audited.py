@@ -2,18 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import apsw
 
 import heliosaudit
+from heliosaudit.cursors import Cursor
 from heliosvfs.connection import Connection, KeySlot
 from heliosvfs.keyring import Key, as_secret
 from heliosvfs.keys import KdfSettings, Secret
 from heliosvfs.metrics import note_closing
+from heliosvfs.torn import undo
 from heliosvfs.vfs import Credential, files_of, presenting
 
-__all__ = ["AuditedConnection"]
+__all__ = ["AuditedConnection", "GuardedAuditedCursor"]
+
+
+class GuardedAuditedCursor(Cursor):
+    """A `torn.GuardedCursor` of an audited connection: its ROLLBACK is in the log, too."""
+
+    def execute(self, statements: str, *args: Any, **kwargs: Any) -> GuardedAuditedCursor:
+        """See `apsw.Cursor.execute`."""
+        try:
+            super().execute(statements, *args, **kwargs)
+        except BaseException as error:
+            undo(self.connection, error, statements)
+            raise
+        return self
+
+    def executemany(self, statements: str, sequenceofbindings: Iterable[Any], *args: Any, **kwargs: Any) -> GuardedAuditedCursor:
+        """See `apsw.Cursor.executemany`."""
+        try:
+            super().executemany(statements, sequenceofbindings, *args, **kwargs)
+        except BaseException as error:
+            undo(self.connection, error, statements)
+            raise
+        return self
 
 
 class AuditedConnection(heliosaudit.Audited, Connection):
@@ -40,6 +65,7 @@ class AuditedConnection(heliosaudit.Audited, Connection):
         files = files_of(self)
         details = {"file": files[0].access.superblock.uuid} if files else None
         self.start_audit(policy, opener=(lambda: self._open_again(path, vfs)) if path else None, details=details)
+        self.cursor_factory = GuardedAuditedCursor
 
     def _open_again(self, path: str, vfs: str) -> apsw.Connection:
         """Open a further connection to the same database, which is not audited."""

@@ -78,6 +78,15 @@ class Connection(apsw.Connection):
     configuration: Config | None = None  # the configuration that it was opened with
     configured: dict[str, Any] | None = None  # what that adds to storage info
 
+    def __exit__(self, *exception: object) -> Any:
+        """See `apsw.Connection.__exit__`; where SQLite has rolled back, or `torn` has, the error that led to it is raised."""
+        try:
+            return super().__exit__(*exception)  # type: ignore[arg-type]
+        except apsw.SQLError:
+            if exception[0] is None or self.in_transaction:
+                raise
+            return False
+
     def _file(self, schema: str = "main") -> DatabaseFile:
         """Return the file of an attached database.
 

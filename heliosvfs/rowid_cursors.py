@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import apsw
-
-from heliosaudit.cursors import Cursor as AuditedCursor
-from heliosvfs.audited import AuditedConnection
+from heliosvfs.audited import AuditedConnection, GuardedAuditedCursor
+from heliosvfs.torn import GuardedCursor
 
 if TYPE_CHECKING:
     from heliosvfs.connection import Connection
@@ -15,7 +13,7 @@ if TYPE_CHECKING:
 __all__ = ["give_rowids"]
 
 
-class _Rowids(apsw.Cursor):
+class _Rowids(GuardedCursor):
     """Mixin over `apsw.Cursor`."""
 
     @property
@@ -29,7 +27,7 @@ class _Rowids(apsw.Cursor):
         return self.connection.changes()
 
 
-class _AuditedRowids(AuditedCursor, _Rowids):
+class _AuditedRowids(GuardedAuditedCursor, _Rowids):
     """The same, audited."""
 
 

@@ -18,6 +18,7 @@ from heliosvfs.dbapi2.feeds import Feed
 from heliosvfs.dbapi2.fetching import UNREAD, Fetching
 from heliosvfs.dbapi2.sessions import CLOSED_CURSOR, LOCKED, NO_CURSOR, Dropped, Session
 from heliosvfs.dbapi2.statements import Statement, script
+from heliosvfs.torn import undo
 
 if TYPE_CHECKING:
     from heliosvfs.dbapi2.connections import Connection
@@ -98,6 +99,7 @@ class Cursor(Fetching):
                     return self
                 self._alter(session, statement, parameters)
         except BaseException as error:  # noqa: BLE001 - raised again, translated
+            undo(session.db, error, sql)
             self._failed(error, lacking=isinstance(error, KeyError) and type(parameters) is dict)
         self._statement, self._parameters, self._caster = statement, parameters, None
         self._ahead = self._description = UNREAD
@@ -195,6 +197,7 @@ class Cursor(Fetching):
             if statement.may_return_rows:
                 deque(self._cursor, maxlen=0)
         except BaseException as error:  # noqa: BLE001 - raised again, translated
+            undo(session.db, error, sql)
             self._failed(error, lacking=feed is not None and feed.lacks(error))
         self._statement = statement
         self._ahead, self._description = None, UNREAD if statement.may_return_rows else None
@@ -221,7 +224,8 @@ class Cursor(Fetching):
                 else:
                     cursor.execute(text, apsw._null_bindings)  # type: ignore[attr-defined]  # noqa: SLF001 - unbound means NULL
                 deque(cursor, maxlen=0)
-        except Exception as error:  # noqa: BLE001 - raised again, translated
+        except BaseException as error:  # noqa: BLE001 - raised again, translated
+            undo(session.db, error, sql_script)
             raise_translated(error)
         return self
 

@@ -18,6 +18,7 @@ import apsw
 
 from heliosvfs.dbapi2.errors import ProgrammingError
 from heliosvfs.dbapi2.statements import Prepared, Statement, classify, prepare
+from heliosvfs.torn import GuardedCursor
 
 if TYPE_CHECKING:
     from heliosvfs.dbapi2.cursors import Cursor
@@ -65,6 +66,8 @@ class Session:
 
     def __init__(self, db: apsw.Connection, *, check_same_thread: bool, detect_types: int) -> None:
         self.db = db
+        if db.cursor_factory is GuardedCursor:
+            db.cursor_factory = apsw.Cursor  # ours, which stand over it, do the same
         self.control = db.cursor()
         self.begin: str | None = None
         self.detect_types = detect_types

@@ -45,7 +45,9 @@ class FrameBatch:
         self._write = write
         self._view = memoryview(b"")
         self._anchor = _FAR  # its offset
-        self._trailer = b""  # of the anchor
+        self._trailers: tuple[bytes, ...] = (
+            b"",
+        )  # the anchor's: before and after it was written, where an interrupt may have come between
         self.places: list[tuple[memoryview, memoryview]] = []
         self.first = _FAR
         self.count = 0
@@ -68,12 +70,12 @@ class FrameBatch:
     def anchor_at(self, frame: int, sealed: Buffer) -> None:
         """Note a frame that was just written, and that the next one may wait behind; nothing waits."""
         self.drop()
-        self._anchor, self._trailer = frame, bytes(sealed[-RESERVED_BYTES:])
+        self._anchor, self._trailers = frame, (bytes(sealed[-RESERVED_BYTES:]),)
 
-    def rewritten(self, frame: int, sealed: Buffer) -> None:
-        """Note that a frame on disk was sealed again, in the transaction that it is of."""
+    def rewrites(self, frame: int, sealed: Buffer) -> None:
+        """Note that a frame on disk is about to be written again, in the transaction that it is of."""
         if frame == self._anchor:
-            self._trailer = bytes(sealed[-RESERVED_BYTES:])
+            self._trailers = (self._trailers[-1], bytes(sealed[-RESERVED_BYTES:]))
 
     def index_of(self, frame: int) -> int | None:
         """Return which of the frames that wait lies at an offset; None: none of them."""
@@ -87,7 +89,7 @@ class FrameBatch:
     def is_anchored(self) -> bool:
         """Tell whether the anchor is still on disk: nobody has written to the place of what waits."""
         end = self._anchor + self._frame_size
-        return self._read(RESERVED_BYTES, end - RESERVED_BYTES) == self._trailer
+        return self._read(RESERVED_BYTES, end - RESERVED_BYTES) in self._trailers
 
     def cut(self, frame: int) -> None:
         """Drop what waits from an offset on, because the next frame goes there: it may wait behind the rest, if there is one.
@@ -107,9 +109,10 @@ class FrameBatch:
         Raises:
             apsw.FullError: There is no room for it.
         """
-        first, count, is_anchored = self.first, self.count, self.is_anchored()
-        self.drop()
-        if is_anchored:
-            self._write(self._view[: count * self._frame_size], first)
-            self.anchor_at(first + (count - 1) * self._frame_size, self._at(count - 1))
-        return is_anchored
+        first, count = self.first, self.count
+        if not self.is_anchored():
+            self.drop()
+            return False
+        self._write(self._view[: count * self._frame_size], first)  # if that fails it may still be written again
+        self.anchor_at(first + (count - 1) * self._frame_size, self._at(count - 1))
+        return True

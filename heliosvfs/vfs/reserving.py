@@ -12,6 +12,7 @@ import weakref
 import apsw
 
 from heliosvfs.layout import RESERVED_BYTES
+from heliosvfs.torn import GuardedCursor
 from heliosvfs.vfs.open_files import files_of
 
 __all__ = ["header_that_reserves", "install", "is_installed", "open_connections"]
@@ -27,8 +28,10 @@ def open_connections() -> list[apsw.Connection]:
 
 
 def reserve(connection: apsw.Connection) -> None:
-    """Reserve the bytes on a new connection whose main database is ours."""
+    """Reserve the bytes on a new connection whose main database is ours, and have it undo what an interrupt has torn."""
     if files_of(connection):
+        if connection.cursor_factory is apsw.Cursor:
+            connection.cursor_factory = GuardedCursor
         connection.reserve_bytes("main", RESERVED_BYTES)
         _connections[connection.sqlite3_pointer()] = weakref.ref(connection)
 

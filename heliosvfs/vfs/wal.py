@@ -116,6 +116,9 @@ class WalFile(apsw.VFSFile):
 
         Until `end_checkpoint` SQLite reads and writes nothing else through this connection (walCheckpoint).
         """
+        if not self._frames.learns_of_reads:
+            return
+        self._frames.watch()
         self.xRead = self._ahead_reader()  # type: ignore[method-assign, assignment]
 
     def end_checkpoint(self) -> None:
@@ -267,8 +270,12 @@ class WalFile(apsw.VFSFile):
 
     def xSync(self, flags: int) -> None:  # noqa: N802 - SQLite's name
         """Make the log durable; the boundary that a padded commit is synced at may lie just behind a frame's header."""
-        self._frames.before_sync()
-        super().xSync(flags)
+        try:
+            self._frames.before_sync()
+            super().xSync(flags)
+        except BaseException:
+            self._frames.failed()
+            raise
 
     def xTruncate(self, newsize: int) -> None:  # noqa: N802 - SQLite's name
         """Cut the WAL; frames keep their size, so sizes are SQLite's own."""

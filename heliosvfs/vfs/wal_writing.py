@@ -42,7 +42,11 @@ _HEADERS_KEPT = 1 << 16  # frame headers kept of a transaction: 10 MB at the mos
 
 
 class FrameWriter:
-    """Seals and writes the frames of one WAL."""
+    """Seals and writes the frames of one WAL.
+
+    Attributes:
+        learns_of_reads: SQLite tells when a read transaction begins, and has done so.
+    """
 
     def __init__(self, wal: WalFile, base: BaseFile) -> None:
         """Write to ``base``, the file beneath ``wal``; `bind` gives the keys."""
@@ -55,7 +59,7 @@ class FrameWriter:
         self._salts = b""  # of the frame sealed last
         self._frame_size = 0
         self._watching = watching(wal.database, self._read_begins)
-        self._learns_of_reads = False  # SQLite tells when a read transaction begins
+        self.learns_of_reads = False
         self._batch: FrameBatch
         self._sealer: Sealer
 
@@ -78,10 +82,10 @@ class FrameWriter:
         join, plain = self._joiner()
         pack = struct.Struct(">I").pack
 
-        def write_frame(data: bytes, offset: int) -> None:
+        def write_frame(data: bytes, offset: int) -> None:  # noqa: C901 - the same
             try:
-                held = self._held
-                if held is None:
+                held, self._held = self._held, None
+                if held is None or len(data) == FRAME_HEADER:  # a header whose page never came, because of an interrupt, is void
                     if alone(data, offset):
                         return
                 elif (
@@ -94,7 +98,6 @@ class FrameWriter:
                     salts = header[_FRAME_SALTS] if header[8:] != _NO_SALTS else self._salts
                     continues = frame == self._next and salts == self._salts and not batch.doubtful
                     if continues or self._keeps_keys(frame, salts):
-                        self._held = None
                         join(plain, 0, header, data)
                         bound, ends = salts + pack((frame - WAL_HEADER) // frame_size), header[4:8] != _NO_COMMIT
                         self._salts = salts
@@ -113,9 +116,12 @@ class FrameWriter:
                         tally.sealed += 1
                         append(frame, header)
                         return
-                slow(data, offset)
-            except apsw.FullError as error:
-                raise DiskFullError.of(wal.path) from error
+                slow(data, offset, held)
+            except BaseException as error:
+                self.failed()
+                if isinstance(error, apsw.FullError):
+                    raise DiskFullError.of(wal.path) from error
+                raise
 
         return write_frame
 
@@ -158,20 +164,24 @@ class FrameWriter:
                 self._rewrite(frame, header, unit)
                 return True
             sealed = seal(unit, (header[_FRAME_SALTS] if header[8:] != _NO_SALTS else self._salts) + pack(index))
+            batch.rewrites(frame, sealed)
             write(sealed, frame)
-            batch.rewritten(frame, sealed)
             tally.sealed += 1
             return True
 
         return write_alone
 
-    def write(self, data: Buffer, offset: int) -> None:
+    def write(self, data: Buffer, offset: int, held: tuple[int, bytes] | None = None) -> None:
         """Seal and write; see the module for the orders in which the parts of a frame arrive.
+
+        Args:
+            data: What SQLite writes.
+            offset: Where in the file.
+            held: The header that came right before, and its offset.
 
         Raises:
             RefusedWriteError: The write is no part of a frame; nothing was written.
         """
-        held, self._held = self._held, None
         pieces, self._pieces = self._pieces, None
         self._wal.recovering = False
         size = len(data)
@@ -287,8 +297,8 @@ class FrameWriter:
         index = batch.index_of(frame)
         if index is None:
             sealed = self._sealer.seal(plain, bound)
+            batch.rewrites(frame, sealed)
             self._base.write(sealed, frame)
-            batch.rewritten(frame, sealed)
         else:
             self._sealer.seal_into(plain, bound, *batch.places[index])
         self._wal.tally.sealed += 1
@@ -300,13 +310,14 @@ class FrameWriter:
         self._wal.database.watch_reads(self._watching)
 
     def _read_begins(self) -> None:
-        self._learns_of_reads = True
+        self.learns_of_reads = True
         self._batch.doubtful = True
+        self._wal.end_checkpoint()  # whose end an interrupt may have kept from us
 
     def _anchor(self, frame: int, sealed: Buffer) -> None:
         """Note a frame that was just written and does not end its transaction."""
         self._batch.anchor_at(frame, sealed)
-        if self._learns_of_reads:
+        if self.learns_of_reads:
             self._batch.make_room()
             self.watch()
 
@@ -332,18 +343,20 @@ class FrameWriter:
         Raises:
             RefusedWriteError: Another process has written to its place.
         """
-        try:
-            is_written = self._batch.flush()
-        except BaseException:
-            self.forget()  # SQLite rolls back
-            raise
-        if not is_written:
-            self.forget()
+        if not self._batch.flush():
             raise self._overtaken()
 
     def _overtaken(self) -> RefusedWriteError:
         msg = f"{self._wal.path}: another process has written to the place of this transaction, which is rolled back"
         return RefusedWriteError(msg)
+
+    def failed(self) -> None:
+        """Note that a call has failed.
+
+        SQLite rolls back or, as after an interrupt, undoes a statement and goes on: then it writes the frame to its place again.
+        """
+        self._held = self._pieces = None
+        self._next = NOWHERE
 
     def forget(self) -> None:
         """Forget the transaction that was being written: it was rolled back, or can't go on."""
@@ -354,9 +367,10 @@ class FrameWriter:
     # -- frames in pieces --------------------------------------------------------------------------------------------
 
     def before_sync(self) -> None:
-        """Write a header that is held back as a piece: a sync comes between it and its page."""
+        """Write a header that is held back as a piece: without POWERSAFE_OVERWRITE a sync comes between it and its page."""
         held, self._held = self._held, None
-        if held is not None:
+        is_safe = held is None or self._wal.xDeviceCharacteristics() & apsw.SQLITE_IOCAP_POWERSAFE_OVERWRITE
+        if held is not None and not is_safe and held[1][4:8] != _NO_COMMIT:
             self._begin(held[0], held[1], self._salts_of(held[1]))
 
     def _begin(self, frame: int, data: bytes, salts: bytes) -> None:

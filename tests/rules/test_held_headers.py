@@ -55,8 +55,6 @@ def test_who_only_looks_writes_nothing(
 
 
 NOT_ITS_PAGE: dict[str, Callable[[bytes, int], tuple[bytes, int]]] = {
-    "another header": lambda header, offset: (header, offset + FRAME),
-    "the same header": lambda header, offset: (header, offset),
     "a page elsewhere": lambda _, offset: (bytes(PAGE), offset + FRAME + 24),
     "a page that is too long": lambda _, offset: (bytes(PAGE + 1), offset + 24),
     "a page with bytes in the place of its seal": lambda _, offset: (b"\1" * PAGE, offset + 24),
@@ -69,6 +67,15 @@ def test_anything_but_its_page_discards_it_and_fails(held: tuple[ObservingVFS, W
     data, at = NOT_ITS_PAGE[what](header, offset)
     with pytest.raises(heliosvfs.UsageError):
         wal.xWrite(data, at)
+    with pytest.raises(heliosvfs.HeliosError):
+        wal.xWrite(bytes(PAGE), offset + 24)
+    assert not base.writes("-wal")
+
+
+def test_another_header_takes_its_place(held: tuple[ObservingVFS, WalFile, bytes, int]) -> None:
+    """An interrupt may have kept its page from us, and what is written next is a healthy transaction's."""
+    base, wal, header, offset = held
+    wal.xWrite(header, offset + FRAME)
     with pytest.raises(heliosvfs.HeliosError):
         wal.xWrite(bytes(PAGE), offset + 24)
     assert not base.writes("-wal")

@@ -348,3 +348,61 @@ def test_a_checkpoint_names_the_damaged_frame_among_those_it_reads_together(tmp_
         connection.pragma("wal_checkpoint", "TRUNCATE")
         assert connection.execute("SELECT y FROM t").get == bytes(1000000)
         assert connection.pragma("integrity_check") == "ok"
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, apsw.IOError, apsw.FullError])
+@pytest.mark.parametrize("call", ["write", "read"])
+def test_a_call_that_fails_undoes_its_transaction_alone(
+    path: Path, beneath: tuple[ObservingVFS, str], call: str, error: type[BaseException]
+) -> None:
+    base, vfs = beneath
+    left = [0]
+
+    def fail(event: Event) -> None:
+        if event.what == call and event.file in ("-wal", "main"):
+            left[0] -= 1
+            if left[0] == 0:
+                raise error
+
+    base.before = fail
+    expected: list[str] = []
+    undone = 0
+    with closing(spilling(path, vfs)) as connection, closing(spilling(path)) as other:
+        for moment in range(1, 140, 3):
+            left[0] = moment
+            try:
+                in_a_transaction(connection, f"{moment}", 100)
+                expected += numbered(f"{moment}", 100)
+            except (KeyboardInterrupt, apsw.Error):
+                undone += 1
+                assert not connection.in_transaction
+            left[0] = 0
+            other.execute("UPDATE one SET n = n + 1")
+            require(path, connection, other, rows=expected)
+            if len(expected) > 500:
+                connection.execute("DELETE FROM t")
+                expected = []
+    assert undone > 10
+
+
+def test_a_header_whose_page_never_came_is_not_written_later(path: Path, beneath: tuple[ObservingVFS, str]) -> None:
+    """The look at the superblock fails, between header and page: nothing of that frame may get into another one's place."""
+    base, vfs = beneath
+    with closing(spilling(path, vfs)) as first, closing(spilling(path)) as second:
+        names(first)
+        failures = iter([apsw.IOError])
+
+        def fail(event: Event) -> None:
+            if (event.what, event.file) == ("read", "main"):
+                for failure in failures:
+                    raise failure
+
+        base.before = fail
+        with pytest.raises(apsw.IOError):
+            fill(first, "never", 1)
+        base.before = None
+        fill(second, "second", 1)
+        first.pragma("wal_checkpoint", "FULL")  # syncs the log
+        require(path, first, second, rows=numbered("second", 1))
+        fill(first, "first", 1)
+        require(path, first, second, rows=["second 0", "first 0"])

@@ -13,6 +13,7 @@ LAYERS = [
     ("heliosvfs.notices", 0),
     ("heliosvfs.locks", 0),
     ("heliosvfs.memory", 0),
+    ("heliosvfs.torn", 0),
     ("heliosvfs.layout", 1),
     ("heliosvfs.superblock", 1),
     ("heliosvfs.keys", 1),
