@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -15,8 +16,42 @@ from heliosvfs.cli.recording import recorded
 __all__ = ["shell"]
 
 
+_KEYS = re.compile(r"key\b", re.IGNORECASE)  # PRAGMA key, rekey, hexkey, ATTACH ... KEY
+
+
 class _Shell(apsw.shell.Shell):
-    """APSW's shell, which can't leave the encrypted database for a plain one by mistake."""
+    """APSW's shell, which can't leave the encrypted database for a plain one by mistake.
+
+    Attributes:
+        failed: Whether something that it was to do has failed.
+    """
+
+    failed = False
+
+    def handle_exception(self) -> None:
+        """Show what failed, and note it."""
+        self.failed = True
+        super().handle_exception()  # type: ignore[no-untyped-call] # APSW's shell has no annotations
+
+    def _raw_input(self, prompt: str) -> str:  # type: ignore[override] # in APSW it is the function itself
+        """Read a line from the terminal; one that may hold a key is kept out of the history file."""
+        line = input(prompt)
+        readline = sys.modules.get("readline")
+        if readline is not None and _KEYS.search(line):
+            last: int = readline.get_current_history_length()
+            if last and readline.get_history_item(last) == line:
+                readline.remove_history_item(last - 1)
+        return line
+
+    def command_backup(self, cmd: list[str]) -> None:  # noqa: ARG002 - APSW's signature
+        """.backup is refused: it would write a plain copy."""
+        msg = "this would write a copy that is not encrypted: use `heliosvfs backup`, or `heliosvfs decrypt` where that is meant"
+        raise self.Error(msg)
+
+    def command_restore(self, cmd: list[str]) -> None:  # noqa: ARG002 - APSW's signature
+        """.restore is refused: it would read a plain file."""
+        msg = "this reads plain databases only: use `heliosvfs restore` for a backup, or `heliosvfs encrypt` for a plain file"
+        raise self.Error(msg)
 
     def command_open(self, cmd: list[str]) -> None:  # noqa: ARG002 - APSW's signature
         """.open is refused: the database it would open has another key, or none."""
@@ -43,6 +78,8 @@ def shell(
         try:
             if not sql:
                 session.cmdloop()  # type: ignore[no-untyped-call] # APSW's shell has no annotations
+                if session.failed and not sys.stdin.isatty():
+                    raise typer.Exit(1)
                 return
             for statement in sql:
                 if statement.startswith("."):

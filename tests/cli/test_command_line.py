@@ -11,7 +11,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +114,49 @@ def test_the_shell_runs_sql_and_commands_from_arguments_and_from_standard_input(
     done = run("shell", encrypted, "SELECT no_such_column", "--key-file", key_file)
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("command", [".backup {}", ".backup main {}", ".restore {}"])
+def test_the_shell_copies_nothing_into_the_clear(encrypted: Path, key_file: Path, tmp_path: Path, command: str) -> None:
+    for done in (
+        run("shell", encrypted, command.format(tmp_path / "copy.db"), "--key-file", key_file),
+        run("shell", encrypted, "--key-file", key_file, stdin=command.format(tmp_path / "copy.db") + "\n"),
+    ):
+        assert done.returncode == 1
+        assert "use `heliosvfs" in done.stderr
+        assert "Traceback" not in done.stderr
+    assert not (tmp_path / "copy.db").exists()
+
+
+@pytest.mark.parametrize("script", ["SELECT no_such_column;\n", ".nosuch\n", "SELECT 1;\n.read nosuch\nSELECT 2;\n"])
+def test_a_script_that_fails_says_so(encrypted: Path, key_file: Path, script: str) -> None:
+    done = run("shell", encrypted, "--key-file", key_file, stdin=script)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+
+
+def test_the_history_of_the_shell_has_no_key(encrypted: Path, key_file: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "heliosvfs", "shell", str(encrypted), "--key-file", str(key_file)]
+    child, terminal = pty.fork()
+    if not child:
+        os.execve(sys.executable, command, {**os.environ, "HOME": str(tmp_path), "TERM": "dumb"})
+    lines = [
+        "SELECT 'harmless';",
+        "PRAGMA key = 'SECRET1';",
+        "ATTACH 'x' AS x KEY 'SECRET2';",
+        "pragma ReKey='SECRET3';",
+        ".exit",
+    ]
+    for line in lines:
+        os.write(terminal, f"{line}\n".encode())
+    with suppress(OSError):  # the terminal is gone with the child
+        while os.read(terminal, 4096):
+            pass
+    os.waitpid(child, 0)
+    os.close(terminal)
+    history = (tmp_path / ".sqlite_history").read_text()
+    assert "harmless" in history
+    assert "SECRET" not in history
 
 
 def test_the_shell_does_not_leave_for_another_file(encrypted: Path, key_file: Path, tmp_path: Path) -> None:
