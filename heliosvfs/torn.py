@@ -49,6 +49,8 @@ def undo(connection: apsw.Connection, error: BaseException, sql: str) -> None:
 class GuardedCursor(apsw.Cursor):
     """An `apsw.Cursor` whose torn statements are undone."""
 
+    __slots__ = ()
+
     def execute(self, statements: str, *args: Any, **kwargs: Any) -> Any:
         """See `apsw.Cursor.execute`."""
         try:
