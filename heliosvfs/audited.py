@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 import apsw
@@ -13,32 +12,14 @@ from heliosvfs.connection import Connection, KeySlot
 from heliosvfs.keyring import Key, as_secret
 from heliosvfs.keys import KdfSettings, Secret
 from heliosvfs.metrics import note_closing
-from heliosvfs.torn import undo
+from heliosvfs.torn import GuardedCursor
 from heliosvfs.vfs import Credential, files_of, presenting
 
 __all__ = ["AuditedConnection", "GuardedAuditedCursor"]
 
 
-class GuardedAuditedCursor(Cursor):
-    """A `torn.GuardedCursor` of an audited connection: its ROLLBACK is in the log, too."""
-
-    def execute(self, statements: str, *args: Any, **kwargs: Any) -> GuardedAuditedCursor:
-        """See `apsw.Cursor.execute`."""
-        try:
-            super().execute(statements, *args, **kwargs)
-        except BaseException as error:
-            undo(self.connection, error, statements)
-            raise
-        return self
-
-    def executemany(self, statements: str, sequenceofbindings: Iterable[Any], *args: Any, **kwargs: Any) -> GuardedAuditedCursor:
-        """See `apsw.Cursor.executemany`."""
-        try:
-            super().executemany(statements, sequenceofbindings, *args, **kwargs)
-        except BaseException as error:
-            undo(self.connection, error, statements)
-            raise
-        return self
+class GuardedAuditedCursor(GuardedCursor, Cursor):
+    """A cursor of an audited connection: the ROLLBACK of what was torn is in the log, too."""
 
 
 class AuditedConnection(heliosaudit.Audited, Connection):

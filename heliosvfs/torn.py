@@ -18,8 +18,6 @@ import apsw
 
 __all__ = ["GuardedCursor", "undo"]
 
-_execute = apsw.Cursor.execute
-_executemany = apsw.Cursor.executemany
 _READS = re.compile(r"\s*(SELECT|VALUES|EXPLAIN)\b[^;]*;?\s*\Z", re.IGNORECASE)
 _IN_THE_VFS = "apswvfs"  # begins the names of the frames that APSW adds to a traceback where it has called a VFS
 _ATTEMPTS = 3
@@ -47,14 +45,14 @@ def undo(connection: apsw.Connection, error: BaseException, sql: str) -> None:
 
 
 class GuardedCursor(apsw.Cursor):
-    """An `apsw.Cursor` whose torn statements are undone."""
+    """An `apsw.Cursor`, or a mixin over one, whose torn statements are undone."""
 
     __slots__ = ()
 
     def execute(self, statements: str, *args: Any, **kwargs: Any) -> Any:
         """See `apsw.Cursor.execute`."""
         try:
-            return _execute(self, statements, *args, **kwargs)
+            return super().execute(statements, *args, **kwargs)
         except BaseException as error:
             undo(self.connection, error, statements)
             raise
@@ -62,7 +60,7 @@ class GuardedCursor(apsw.Cursor):
     def executemany(self, statements: str, sequenceofbindings: Iterable[Any], *args: Any, **kwargs: Any) -> Any:
         """See `apsw.Cursor.executemany`."""
         try:
-            return _executemany(self, statements, sequenceofbindings, *args, **kwargs)
+            return super().executemany(statements, sequenceofbindings, *args, **kwargs)
         except BaseException as error:
             undo(self.connection, error, statements)
             raise

@@ -45,9 +45,7 @@ class FrameBatch:
         self._write = write
         self._view = memoryview(b"")
         self._anchor = _FAR  # its offset
-        self._trailers: tuple[bytes, ...] = (
-            b"",
-        )  # the anchor's: before and after it was written, where an interrupt may have come between
+        self._trailers: tuple[bytes, ...] = ()  # the anchor's; two while it is being rewritten, which an interrupt may stop
         self.places: list[tuple[memoryview, memoryview]] = []
         self.first = _FAR
         self.count = 0

@@ -369,8 +369,9 @@ class FrameWriter:
     def before_sync(self) -> None:
         """Write a header that is held back as a piece: without POWERSAFE_OVERWRITE a sync comes between it and its page."""
         held, self._held = self._held, None
-        is_safe = held is None or self._wal.xDeviceCharacteristics() & apsw.SQLITE_IOCAP_POWERSAFE_OVERWRITE
-        if held is not None and not is_safe and held[1][4:8] != _NO_COMMIT:
+        if held is None or held[1][4:8] == _NO_COMMIT:
+            return
+        if not self._wal.xDeviceCharacteristics() & apsw.SQLITE_IOCAP_POWERSAFE_OVERWRITE:
             self._begin(held[0], held[1], self._salts_of(held[1]))
 
     def _begin(self, frame: int, data: bytes, salts: bytes) -> None:
