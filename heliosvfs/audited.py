@@ -21,6 +21,9 @@ __all__ = ["AuditedConnection", "GuardedAuditedCursor"]
 class GuardedAuditedCursor(GuardedCursor, Cursor):
     """A cursor of an audited connection: the ROLLBACK of what was torn is in the log, too."""
 
+    _execute = Cursor.execute
+    _executemany = Cursor.executemany
+
 
 class AuditedConnection(heliosaudit.Audited, Connection):
     """A `heliosvfs.Connection` that is audited; ``heliosvfs.connect(..., audit=...)`` makes one.
