@@ -70,6 +70,12 @@ class FrameBatch:
         self.drop()
         self._anchor, self._trailers = frame, (bytes(sealed[-RESERVED_BYTES:]),)
 
+    def wait_in_place(self, frame: int) -> None:
+        """Let frames wait that are on disk already: what the first one is there is their anchor. Nothing else waits."""
+        trailer = self._read(RESERVED_BYTES, frame + self._frame_size - RESERVED_BYTES)
+        self.first, self.count, self.doubtful = frame, 0, False
+        self._anchor, self._trailers = frame, (trailer,)
+
     def rewrites(self, frame: int, sealed: Buffer) -> None:
         """Note that a frame on disk is about to be written again, in the transaction that it is of."""
         if frame == self._anchor:

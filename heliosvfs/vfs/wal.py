@@ -19,10 +19,11 @@ from heliosvfs.errors import RefusedWriteError, TamperedError
 from heliosvfs.pages import KIND_WAL, Buffer, NotAuthenticError, Opener, Sealer, UnknownEpochError
 from heliosvfs.vfs import tallies
 from heliosvfs.vfs.characteristics import reporting
+from heliosvfs.vfs.checksum_rewrites import whole_reader
 from heliosvfs.vfs.frame_batches import FRAME_HEADER
 from heliosvfs.vfs.superblocks import BaseFile
-from heliosvfs.vfs.wal_header import WAL_HEADER, header_for_sqlite
-from heliosvfs.vfs.wal_writing import NOWHERE, SALTS, FrameWriter
+from heliosvfs.vfs.wal_header import NOWHERE, WAL_HEADER, header_for_sqlite
+from heliosvfs.vfs.wal_writing import SALTS, FrameWriter
 
 if TYPE_CHECKING:
     from heliosvfs.vfs.database import DatabaseFile
@@ -42,6 +43,7 @@ class WalFile(apsw.VFSFile):
         recovering: SQLite has read the header to rebuild its index, and has written nothing since.
         opened: The plain frame that was opened last, without its reserved bytes.
         whole: Offset of that frame if it was just read whole, or NOWHERE.
+        rewritten: Offset of the frame whose header was just written again as its transaction commits, or NOWHERE.
         generation: Count of changes of the database's keys, `Access.generation`, that this file has taken over.
         page_size: Bytes of a page.
         frame_size: Bytes of a frame.
@@ -55,6 +57,7 @@ class WalFile(apsw.VFSFile):
         self.salts = b""
         self.recovering = False
         self.whole = NOWHERE
+        self.rewritten = NOWHERE
         self.page_size = 0
         self.frame_size = 0
         self.tally = tallies.Tally("wal")
@@ -87,14 +90,13 @@ class WalFile(apsw.VFSFile):
         """Return an xRead for a frame or its page that turns to `_read` for anything else; see page_io for its style."""
         page_size, frame_size, batch = self.page_size, self.frame_size, self._frames.batch(self.frame_size)
         read, slow, opener, page = self._base.read, self._read, self._opener, self._page_view
-        unpack, contexts, plain, frame, tally = opener.unpack, opener.contexts, opener.plain, opener.buffer, self.tally
+        read_whole = whole_reader(self, self._base, opener, slow)
+        unpack, contexts, plain, tally = opener.unpack, opener.contexts, opener.plain, self.tally
         pack = struct.Struct(">I").pack
 
         def read_frame(amount: int, offset: int) -> Buffer:
             index, start = divmod(offset - WAL_HEADER, frame_size)
-            if offset < batch.first and (
-                (amount == page_size and start == FRAME_HEADER) or (amount == frame_size and not start and not self.recovering)
-            ):
+            if amount == page_size and start == FRAME_HEADER and offset < batch.first:
                 self.whole = NOWHERE
                 try:
                     body, nonce, selector = unpack(read(frame_size, offset - start))
@@ -103,10 +105,9 @@ class WalFile(apsw.VFSFile):
                 except (InvalidTag, UnknownEpochError, struct.error):
                     return slow(amount, offset)
                 tally.opened += 1
-                if start:
-                    return page
-                self.whole = offset
-                return frame
+                return page
+            if amount == frame_size and not start and not self.recovering:
+                return read_whole(amount, offset)
             return slow(amount, offset)
 
         return read_frame

@@ -20,19 +20,19 @@ import apsw
 from heliosvfs.errors import DiskFullError, RefusedWriteError
 from heliosvfs.layout import RESERVED_BYTES
 from heliosvfs.pages import Buffer, Sealer
+from heliosvfs.vfs.checksum_rewrites import header_writer
 from heliosvfs.vfs.controls import watching
 from heliosvfs.vfs.frame_batches import FRAME_HEADER, FrameBatch
 from heliosvfs.vfs.page_io import ZEROS, has_sizes, require_sizes
 from heliosvfs.vfs.superblocks import BaseFile
-from heliosvfs.vfs.wal_header import WAL_HEADER, header_on_disk
+from heliosvfs.vfs.wal_header import NOWHERE, WAL_HEADER, header_on_disk
 from heliosvfs.vfs.wal_pieces import FramePieces
 
 if TYPE_CHECKING:
     from heliosvfs.vfs.wal import WalFile
 
-__all__ = ["NOWHERE", "SALTS", "FrameWriter"]
+__all__ = ["SALTS", "FrameWriter"]
 
-NOWHERE = -1
 SALTS = slice(16, 24)  # of the WAL header
 _FRAME_SALTS = slice(8, 16)  # of a frame header
 _PAGE_ONE = b"\0\0\0\1"  # in bytes 0 to 3 of a frame header
@@ -77,16 +77,25 @@ class FrameWriter:
         """
         self._sealer = sealer
         wal, batch, page_size, frame_size = self._wal, self._batch, self._wal.page_size, self._frame_size
-        write, slow, alone, append = self._base.write, self.write, self._writer_alone(), self._appended
+        write, slow, append = self._base.write, self.write, self._appended
+        write_page, write_header = self._page_writer(), header_writer(self, wal, self._base, sealer, batch)
         seal, seal_into, tally, places = sealer.seal, sealer.seal_into, wal.tally, batch.places
         join, plain = self._joiner()
         pack = struct.Struct(">I").pack
 
-        def write_frame(data: bytes, offset: int) -> None:  # noqa: C901 - the same
+        def write_frame(data: bytes, offset: int) -> None:  # noqa: C901, PLR0912 - the same
             try:
                 held, self._held = self._held, None
-                if held is None or len(data) == FRAME_HEADER:  # a header whose page never came, because of an interrupt, is void
-                    if alone(data, offset):
+                if len(data) == FRAME_HEADER and not (offset - WAL_HEADER) % frame_size and self._pieces is None:
+                    wal.recovering = False
+                    if wal.whole == offset:
+                        write_header(data, offset)
+                    else:  # one that was held, whose page never came because of an interrupt, is void
+                        wal.whole = NOWHERE
+                        self._held = offset, data
+                    return
+                if held is None:
+                    if write_page(data, offset):
                         return
                 elif (
                     offset == held[0] + FRAME_HEADER
@@ -95,8 +104,10 @@ class FrameWriter:
                     and (not held[1].startswith(_PAGE_ONE) or has_sizes(data, page_size))
                 ):
                     frame, header = held
-                    salts = header[_FRAME_SALTS] if header[8:] != _NO_SALTS else self._salts
-                    continues = frame == self._next and salts == self._salts and not batch.doubtful
+                    salts, before = header[_FRAME_SALTS], self._salts
+                    if salts != before and header[8:] == _NO_SALTS:
+                        salts = before
+                    continues = frame == self._next and salts == before and not batch.doubtful
                     if continues or self._keeps_keys(frame, salts):
                         join(plain, 0, header, data)
                         bound, ends = salts + pack((frame - WAL_HEADER) // frame_size), header[4:8] != _NO_COMMIT
@@ -107,7 +118,7 @@ class FrameWriter:
                                 batch.first = frame
                             batch.count = count + 1
                             if ends or count + 1 == len(places):
-                                self._flush()
+                                self.flush()
                         else:
                             sealed = seal(plain, bound)
                             write(sealed, frame)
@@ -130,46 +141,36 @@ class FrameWriter:
         join = struct.Struct(f"{FRAME_HEADER}s{self._wal.page_size - RESERVED_BYTES}s").pack_into
         return join, memoryview(bytearray(self._frame_size - RESERVED_BYTES))
 
-    def _writer_alone(self) -> Callable[[bytes, int], bool]:
-        """Return what writes a header, or a page over that of a frame of this transaction; False: it is something else."""
+    def _page_writer(self) -> Callable[[bytes, int], bool]:
+        """Return what writes a page over that of a frame of this transaction; False: it is something else."""
         wal, batch, page_size, frame_size = self._wal, self._batch, self._wal.page_size, self._frame_size
-        write, seal, opened, tally = self._base.write, self._sealer.seal, wal.opened, wal.tally
+        write, seal, tally = self._base.write, self._sealer.seal, wal.tally
         join, plain = self._joiner()
         pack = struct.Struct(">I").pack
 
-        def write_alone(data: bytes, offset: int) -> bool:
-            index, start = divmod(offset - WAL_HEADER, frame_size)
-            whole, wal.whole = wal.whole, NOWHERE
-            if self._pieces is not None:
+        def write_page(data: bytes, offset: int) -> bool:
+            wal.whole = NOWHERE
+            frame = offset - FRAME_HEADER
+            header = self._headers.get(frame, b"")
+            if (
+                not header
+                or len(data) != page_size
+                or not data.endswith(ZEROS)
+                or self._pieces is not None
+                or (header.startswith(_PAGE_ONE) and not has_sizes(data, page_size))
+            ):
                 return False
-            if len(data) == FRAME_HEADER and not start:
-                wal.recovering = False
-                if whole != offset:
-                    self._held = (offset, data)
-                    return True
-                frame, header, unit = offset, data, opened
-                unit[:FRAME_HEADER] = header
-            else:
-                frame, unit = offset - FRAME_HEADER, plain
-                header = self._headers.get(frame, b"")
-                if (
-                    not header
-                    or len(data) != page_size
-                    or not data.endswith(ZEROS)
-                    or (header.startswith(_PAGE_ONE) and not has_sizes(data, page_size))
-                ):
-                    return False
-                join(plain, 0, header, data)
+            join(plain, 0, header, data)
             if frame >= batch.first:
-                self._rewrite(frame, header, unit)
+                self._rewrite(frame, header, plain)
                 return True
-            sealed = seal(unit, (header[_FRAME_SALTS] if header[8:] != _NO_SALTS else self._salts) + pack(index))
+            sealed = seal(plain, self.salts_of(header) + pack((frame - WAL_HEADER) // frame_size))
             batch.rewrites(frame, sealed)
             write(sealed, frame)
             tally.sealed += 1
             return True
 
-        return write_alone
+        return write_page
 
     def write(self, data: Buffer, offset: int, held: tuple[int, bytes] | None = None) -> None:
         """Seal and write; see the module for the orders in which the parts of a frame arrive.
@@ -195,7 +196,7 @@ class FrameWriter:
             if size == self._wal.page_size:
                 self._append(held[0], held[1], data)
             else:
-                self._begin(held[0], held[1] + bytes(data), self._salts_of(held[1]))
+                self._begin(held[0], held[1] + bytes(data), self.salts_of(held[1]))
         elif offset == 0 and size == WAL_HEADER:
             header = bytes(data)
             self._wal.salts = header[SALTS]
@@ -233,7 +234,7 @@ class FrameWriter:
         """Return the associated data of one frame."""
         return salts + ((frame - WAL_HEADER) // self._frame_size).to_bytes(4, "big")
 
-    def _salts_of(self, header: bytes) -> bytes:
+    def salts_of(self, header: bytes) -> bytes:
         """Return the salts of the log that a frame belongs to.
 
         SQLite leaves salts and checksum zero (walEncodeFrame) once a page was written twice in a transaction, and writes them
@@ -258,12 +259,12 @@ class FrameWriter:
 
     def _append(self, frame: int, header: bytes, page: Buffer) -> None:
         """Seal a frame, and write it with all that waits before it."""
-        salts = self._salts_of(header)
+        salts = self.salts_of(header)
         if frame != self._next or salts != self._salts or self._batch.doubtful:
             self._keeps_keys(frame, salts)
         plain = self._joined(header, page)
         if self._batch.count:
-            self._flush()
+            self.flush()
         sealed = self._sealer.seal(plain, self._bound(frame, salts))
         self._base.write(sealed, frame)
         self._wal.tally.sealed += 1
@@ -286,6 +287,7 @@ class FrameWriter:
         if self._headers:
             self._headers = {} if salts != self._salts else {at: kept for at, kept in self._headers.items() if at < frame}
         wal, access, sealer = self._wal, self._wal.database.access, self._sealer
+        wal.rewritten = NOWHERE
         if wal.generation != access.generation or not access.is_current():
             wal.database.begin_frames()
             wal.bind()
@@ -293,7 +295,7 @@ class FrameWriter:
 
     def _rewrite(self, frame: int, header: bytes, plain: Buffer) -> None:
         """Seal a frame of this transaction again, with another header or page."""
-        bound, batch = self._bound(frame, self._salts_of(header)), self._batch
+        bound, batch = self._bound(frame, self.salts_of(header)), self._batch
         index = batch.index_of(frame)
         if index is None:
             sealed = self._sealer.seal(plain, bound)
@@ -325,7 +327,7 @@ class FrameWriter:
         """Return a sealed frame that is not on disk yet; None: what is there is the frame.
 
         Raises:
-            RefusedWriteError: As `_flush`.
+            RefusedWriteError: As `flush`.
         """
         index = self._batch.index_of(frame)
         if index is None:
@@ -337,7 +339,7 @@ class FrameWriter:
         self.forget()
         return None
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
         """Write what waits.
 
         Raises:
@@ -372,12 +374,12 @@ class FrameWriter:
         if held is None or held[1][4:8] == _NO_COMMIT:
             return
         if not self._wal.xDeviceCharacteristics() & apsw.SQLITE_IOCAP_POWERSAFE_OVERWRITE:
-            self._begin(held[0], held[1], self._salts_of(held[1]))
+            self._begin(held[0], held[1], self.salts_of(held[1]))
 
     def _begin(self, frame: int, data: bytes, salts: bytes) -> None:
         """Start a frame whose rest comes after a sync: it follows a commit, whose epoch holds for it too."""
         if self._batch.count:
-            self._flush()
+            self.flush()
         nonce, selector, prefix = self._sealer.draw()
         key = self._wal.database.page_keys().sub_key(selector)
         self._continue(FramePieces(frame, self._frame_size, key, nonce, selector, prefix + self._bound(frame, salts)), data)
