@@ -2,40 +2,32 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
-import sys
-import time
-from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
-import apsw
 import typer
 
-from heliosaudit import stores
 from heliosaudit.checkpoints import Checkpoint, CheckpointError, SigningKey, VerifyingKey
 from heliosaudit.coverage import gaps
-from heliosaudit.errors import AuditError
-from heliosaudit.events import event_of
 from heliosaudit.exports import export as write_export
 from heliosaudit.exports import snapshot
 from heliosaudit.policies import Policy
 from heliosaudit.queries import rows
 from heliosaudit.retention import prune as prune_log
 from heliosaudit.schemas import LOG
-from heliosaudit.sessions import current
 from heliosaudit.verifications import last_prune, log_uuid
 from heliosaudit.verifications import verify as verify_log
 from heliosvfs import defaults
+from heliosvfs.cli import tails
 from heliosvfs.cli.keys import KeyOptions, takes_keys
-from heliosvfs.cli.output import MOST_DAYS, JsonOption, print_facts, print_json, print_table, progress_bar, visible
+from heliosvfs.cli.logs import SHOWN, open_log, record, select
+from heliosvfs.cli.output import MOST_DAYS, JsonOption, print_facts, print_json, print_table, progress_bar
 from heliosvfs.config import Config
 from heliosvfs.errors import UsageError
-from heliosvfs.keyring import Key, as_secret
-from heliosvfs.opening import connect
+from heliosvfs.keyring import as_secret
 from heliosvfs.reopening import Reopening
 
 __all__ = ["app"]
@@ -48,31 +40,7 @@ FileArgument = Annotated[
 SigningKeyOption = Annotated[
     Path | None, typer.Option("--signing-key", help="File of the private key that signs.", show_default=False)
 ]
-_SHOWN = ["id", "timestamp", "user", "class", "operation", "target", "affected_rows", "success", "rolled_back", "query"]
-_FILTERS = {"user": '"user"', "operation": "operation", "target": "target", "session": "session_id", "class": "class"}
 _LARGEST = 2**63 - 1  # of SQLite's integers
-_EVERY = 0.5  # seconds between looks for new events
-
-
-@contextlib.contextmanager
-def _open(file: Path, key: Key) -> Iterator[apsw.Connection]:
-    with contextlib.closing(connect(file, key=key, create=False)) as connection:
-        if not stores.has_log(connection):
-            msg = f"{file} has no audit log: heliosvfs.connect(..., audit=...) makes one"
-            raise UsageError(msg)
-        yield connection
-
-
-def _note(connection: apsw.Connection, operation: str, details: dict[str, Any], *, success: bool = True) -> None:
-    """Record what was done with the log (PCI DSS 10.2.1.3: all access to audit logs)."""
-    who = current()
-    event = event_of(
-        operation, event_class="AUDIT", user=who.user, session_id=who.id, target=LOG, details=details, success=success
-    )
-    try:
-        stores.in_transaction(connection, [event])
-    except (apsw.Error, AuditError) as error:
-        sys.stderr.write(f"heliosvfs: this could not be recorded in the log: {error}\n")
 
 
 def _signing_key(path: Path | None) -> SigningKey | None:
@@ -108,23 +76,6 @@ def _kept() -> tuple[int | None, bool]:
     return floor, lockdown
 
 
-def _pattern(connection: apsw.Connection, text: str) -> str:
-    """Return the pattern of what holds a text, in which backslashes escape.
-
-    Raises:
-        UsageError: SQLite takes no such pattern.
-    """
-    pattern = "%" + re.sub(r"[%_\\]", r"\\\g<0>", text) + "%"
-    most = connection.limit(apsw.SQLITE_LIMIT_LIKE_PATTERN_LENGTH)
-    if len(pattern.encode(errors="surrogateescape")) > most:
-        msg = f"the text is too long to be searched for: SQLite takes {most} bytes, with a backslash before each %, _ and \\"
-        raise UsageError(msg)
-    if not text or "\0" in text:
-        msg = "name a text to search for, without null characters"
-        raise UsageError(msg)
-    return pattern
-
-
 def _moment(option: str, text: str | None) -> str | None:
     """Return a time as the log has it, of which it may be the beginning: times are compared as text.
 
@@ -139,38 +90,15 @@ def _moment(option: str, text: str | None) -> str | None:
     return text.replace(" ", "T").rstrip("Z")
 
 
-def _select(
-    connection: apsw.Connection, filters: dict[str, Any], after: int, limit: int, *, newest: bool
-) -> list[tuple[Any, ...]]:
-    """Return the columns that are shown of the events that pass the filters, oldest first."""
-    where = ["id > ?"]
-    bindings: list[Any] = [after]
-    for name, column in _FILTERS.items():
-        if filters.get(name) is not None:
-            where.append(f"{column} = ?")
-            bindings.append(filters[name])
-    for name, comparison in (("since", "timestamp >= ?"), ("until", "timestamp < ?"), ("text", "query LIKE ? ESCAPE '\\'")):
-        if filters.get(name) is not None:
-            where.append(comparison)
-            bindings.append(_pattern(connection, filters[name]) if name == "text" else filters[name])
-    if filters.get("failures"):
-        where.append("success = 0")
-    columns = ", ".join(f'"{name}"' for name in _SHOWN)
-    order = "DESC" if newest else "ASC"
-    sql = f"SELECT {columns} FROM main.{LOG} WHERE {' AND '.join(where)} ORDER BY id {order} LIMIT {int(limit)}"
-    found = rows(connection, sql, tuple(bindings))
-    return found[::-1] if newest else found
-
-
 def _print_events(found: list[tuple[Any, ...]], *, as_json: bool) -> None:
     if as_json:
-        print_json({"events": [dict(zip(_SHOWN, row, strict=True)) for row in found]})
+        print_json({"events": [dict(zip(SHOWN, row, strict=True)) for row in found]})
         return
     print_table("", ["id", "when", "who", "what", "on", "rows", "SQL"], [_for_people(row) for row in found])
 
 
 def _for_people(row: tuple[Any, ...]) -> list[Any]:
-    event = {name: "" if value is None else value for name, value in zip(_SHOWN, row, strict=True)}
+    event = {name: "" if value is None else value for name, value in zip(SHOWN, row, strict=True)}
     what = event["operation"] + ("" if event["success"] else ", failed") + (", rolled back" if event["rolled_back"] else "")
     when = str(event["timestamp"])[:19].replace("T", " ")
     return [event["id"], when, event["user"], what, event["target"], event["affected_rows"], event["query"]]
@@ -205,9 +133,9 @@ def log(  # noqa: PLR0913 - the options of the command
         "until": until,
         "failures": failures,
     }
-    with _open(file, key.source()) as connection:
-        _note(connection, "READ LOG", {name: value for name, value in filters.items() if value})
-        _print_events(_select(connection, filters, 0, limit, newest=True), as_json=as_json)
+    with open_log(file, key.source()) as connection:
+        record(connection, "READ LOG", {name: value for name, value in filters.items() if value})
+        _print_events(select(connection, filters, 0, limit, newest=True), as_json=as_json)
 
 
 @app.command()
@@ -221,9 +149,9 @@ def search(
     as_json: JsonOption = False,
 ) -> None:
     """Find the events whose SQL holds a text."""
-    with _open(file, key.source()) as connection:
-        _note(connection, "SEARCH LOG", {})
-        _print_events(_select(connection, {"text": text}, 0, limit, newest=True), as_json=as_json)
+    with open_log(file, key.source()) as connection:
+        record(connection, "SEARCH LOG", {})
+        _print_events(select(connection, {"text": text}, 0, limit, newest=True), as_json=as_json)
 
 
 @app.command()
@@ -235,23 +163,13 @@ def tail(
     lines: Annotated[int, typer.Option("--lines", "-n", help="How many to begin with.", min=1, max=_LARGEST)] = 10,
     key: KeyOptions,
 ) -> None:
-    """Show the last events, a line each."""
-    with _open(file, key.source()) as connection:
-        _note(connection, "READ LOG", {"follow": follow})
-        last, newest = 0, True
-        while True:
-            for row in _select(connection, {}, last, lines if newest else 1000, newest=newest):
-                event = dict(zip(_SHOWN, row, strict=True))
-                mark = "" if event["success"] else " FAILED"
-                mark += " ROLLED BACK" if event["rolled_back"] else ""
-                line = f"{event['id']} {event['timestamp']} {event['user']} {event['operation']}{mark} {event['query']}"
-                typer.echo(visible(line, keep=""))  # a line each: SQL that goes on in a second one can't forge an event
-                last = event["id"]
-            newest = False
-            if not follow:
-                return
-            sys.stdout.flush()
-            time.sleep(_EVERY)
+    """Show the last events, a line each; with --follow wait while others lock the database, and end if its file is replaced."""
+    if follow:
+        tails.follow(file, as_secret(key.source()), lines)
+        return
+    with open_log(file, key.source()) as connection:
+        record(connection, "READ LOG", {"follow": False})
+        tails.show(select(connection, {}, 0, lines, newest=True))
 
 
 @app.command()
@@ -273,12 +191,12 @@ def verify(  # noqa: PLR0913 - the options of the command
             raise UsageError(msg)
         trusted = Checkpoint.parse(checkpoint.read_bytes(), _public_key(public_key))
     secret = as_secret(key.source())
-    with _open(file, secret) as connection:
+    with open_log(file, secret) as connection:
         with progress_bar("verifying") as progress:
             many = workers or os.cpu_count() or 1
             opener = Reopening.of(file, secret)
             report = verify_log(connection, checkpoint=trusted, progress=progress, workers=many, opener=opener)
-        _note(connection, "VERIFY LOG", {"verdict": report.verdict, "events": report.events}, success=report.ok)
+        record(connection, "VERIFY LOG", {"verdict": report.verdict, "events": report.events}, success=report.ok)
     facts: dict[str, Any] = {"verdict": report.verdict, "events": report.events, "seconds": round(report.seconds, 3)}
     if report.first_broken is not None:
         facts["first broken"] = asdict(report.first_broken)
@@ -318,11 +236,11 @@ def checkpoint(
     """Sign what the log has come to, once it is verified; keep the result where nobody who can write the database can."""
     signer = _signing_key(signing_key)
     assert signer is not None  # noqa: S101 - the option has no default
-    with _open(file, key.source()) as connection:
+    with open_log(file, key.source()) as connection:
         with snapshot(connection):  # or what others append meanwhile would be signed unverified
             verify_log(connection).raise_if_broken()
             note = Checkpoint.of(connection, log_uuid(connection) or "").sign(signer)
-        _note(connection, "CHECKPOINT", {"signer": signer.name})
+        record(connection, "CHECKPOINT", {"signer": signer.name})
     if output is None:
         typer.echo(note.encode(), nl=False)  # bytes, here and below: whatever changes them breaks the signature
     else:
@@ -347,7 +265,7 @@ def export(  # noqa: PLR0913 - the options of the command
     as_json: JsonOption = False,
 ) -> None:
     """Write events to a file, with a manifest beside it: range, head, SHA-256 and signature."""
-    with _open(file, key.source()) as connection:
+    with open_log(file, key.source()) as connection:
         if after is None:  # from where the log was pruned to, or its beginning
             pruned, first = last_prune(connection), rows(connection, f"SELECT min(id) FROM main.{LOG}")[0][0]
             after = pruned[0] if pruned is not None and first == pruned[0] + 1 else 0
@@ -377,7 +295,7 @@ def prune(  # noqa: PLR0913 - the options of the command
         msg = "name the --archive to move the events to, or say --delete"
         raise UsageError(msg)
     floor, lockdown = _kept()
-    with _open(file, key.source()) as connection:
+    with open_log(file, key.source()) as connection:
         signer = _signing_key(signing_key)
         found = prune_log(connection, days=days, archive=archive, key=signer, floor=floor, lockdown=lockdown)
     facts = {"first": found.first, "last": found.last, "archive": None if found.archive is None else asdict(found.archive)}
