@@ -27,7 +27,7 @@ from heliosaudit.schemas import LOG, VALUES
 from heliosaudit.sessions import current
 from heliosaudit.verifications import last_prune
 
-__all__ = ["FORMATS", "Manifest", "discard", "event_for", "events", "export", "snapshot", "write"]
+__all__ = ["FORMATS", "Manifest", "discard", "event_for", "events", "export", "files_of", "snapshot", "write"]
 
 FORMATS = ("jsonl", "csv")
 _FORMULAS = ("=", "+", "-", "@", "\t", "\r")
@@ -114,14 +114,18 @@ def export(  # noqa: PLR0913 - the options of an export
         AuditPolicyError: There is no such format, a file is in the way, a transaction is open, or the log doesn't have all events
             after that id.
         ChainBrokenError: There is something in the log that is no event.
-        AuditWriteError: The export is there, and the log could not be told.
+        AuditWriteError: The export is there, whole, and the log could not be told.
+        OSError: It can't be written; nothing of it is left.
     """
     with snapshot(connection):
         manifest = write(connection, path, format=format, compress=compress, after=after, until=until, key=key, formulas=formulas)
     try:
         stores.in_transaction(connection, [event_for(manifest)])
     except apsw.Error as error:
-        msg = f"{os.fspath(path)} and its manifest are written, but that could not be recorded in the log"
+        msg = (
+            f"{os.fspath(path)} and its manifest are written, but that could not be recorded in the log; the export is whole: "
+            "remove its files only to export again"
+        )
         raise AuditWriteError(msg) from error
     return manifest
 
@@ -150,10 +154,15 @@ def event_for(manifest: Manifest) -> Event:
     return event_of("EXPORT", event_class="AUDIT", user=current().user, session_id=current().id, target=LOG, details=details)
 
 
+def files_of(path: str | os.PathLike[str], manifest: Manifest) -> list[str]:
+    """Return the names of an export's files."""
+    where = os.fspath(path)
+    return [where, f"{where}{_MANIFEST}", *([f"{where}{_VALUES}"] if manifest.values else [])]
+
+
 def discard(path: str | os.PathLike[str], manifest: Manifest) -> None:
     """Remove an export that was just written."""
-    where = os.fspath(path)
-    _unlink([where, f"{where}{_MANIFEST}", *([f"{where}{_VALUES}"] if manifest.values else [])])
+    _unlink(files_of(path, manifest))
 
 
 def write(  # noqa: PLR0913 - the options of an export
@@ -243,16 +252,21 @@ def _new(path: str, made: list[str]) -> Iterator[BinaryIO]:
 
     Raises:
         AuditPolicyError: It exists.
+        OSError: It can't be written, for want of room perhaps; the error names it.
     """
     try:
         file = open(path, "xb")  # noqa: SIM115 - closed below
     except FileExistsError as error:
         raise _in_the_way(path) from error
     made.append(path)
-    with file:
-        yield file
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        error.filename = error.filename or path
+        raise
 
 
 def _unlink(paths: list[str]) -> None:

@@ -18,7 +18,7 @@ from heliosaudit import schemas, stores
 from heliosaudit.checkpoints import SigningKey
 from heliosaudit.errors import AuditError, AuditPolicyError
 from heliosaudit.events import event_of
-from heliosaudit.exports import Manifest, discard, event_for, snapshot, write
+from heliosaudit.exports import Manifest, discard, event_for, files_of, snapshot, write
 from heliosaudit.queries import rows
 from heliosaudit.schemas import LOG, VALUES
 from heliosaudit.sessions import current
@@ -66,8 +66,11 @@ def prune(  # noqa: PLR0913 - the options of pruning
 
     Raises:
         AuditPolicyError: The policy keeps these events, or wants a signed archive; or the days or the time can't be used.
-        AuditError: Somebody else has pruned the log or erased values meanwhile; nothing was removed, and no archive is left.
+        AuditError: Somebody else has pruned the log or erased values meanwhile; nothing was removed, and no archive is left. Or:
+            COMMIT failed, and whether the events were removed can't be found out; the archive is there, and the message names it.
         ChainBrokenError: The log does not verify: nothing is removed from a broken log.
+        apsw.Error: The log can't be read or written, as where the disk is full; nothing was removed, and no archive is left.
+        OSError: The archive can't be written; the same.
     """
     moment = _moment(days, now)
     if floor is not None and days < floor:
@@ -136,17 +139,51 @@ def _remove(  # noqa: PLR0913 - what is removed, and where it was moved to
     manifest: Manifest | None,
 ) -> None:
     cursor = apsw.Cursor(connection)
-    removing = False
+    committing = False
     try:
         with stores.transaction(cursor):
             _require_state(connection, first, last, seen)
-            removing = True
             _remove_recorded(connection, cursor, first, last, manifest)
-    except BaseException:
-        # once removal has begun, it may have been committed whatever the error says: then the archive is all there is
-        if archive is not None and manifest is not None and not removing:
+            connection.cache_flush()  # where there is no room for it, that is known while nothing can have been committed
+            committing = True
+    except BaseException as error:
+        if archive is None or manifest is None:
+            raise
+        if not committing or _is_undone(connection, first, last, seen):
             discard(archive, manifest)
+        elif isinstance(error, Exception):
+            raise _in_doubt(first, last, archive, manifest, error) from error
         raise
+
+
+def _is_undone(connection: apsw.Connection, first: int, last: int, seen: tuple[object, ...]) -> bool:
+    """Tell whether a removal whose COMMIT has failed is undone for good: a later commit, on the disk, that still had the events.
+
+    To read them is not enough: what failed may be in the WAL as a whole, and found there by whoever recovers it.
+    """
+    cursor = apsw.Cursor(connection)
+    try:
+        level = connection.pragma("synchronous")
+        connection.pragma("synchronous", "FULL")
+        try:
+            with stores.transaction(cursor):
+                if _state(connection, first, last) != seen:
+                    return False
+                # a write that changes nothing
+                cursor.execute(f"PRAGMA main.user_version = {connection.pragma('user_version')}")
+        finally:
+            connection.pragma("synchronous", level)
+    except Exception:  # noqa: BLE001 - whatever it is, it leaves the question open
+        return False
+    return True
+
+
+def _in_doubt(first: int, last: int, archive: str | os.PathLike[str], manifest: Manifest, error: BaseException) -> AuditError:
+    files = ", ".join(files_of(archive, manifest))
+    return AuditError(
+        f"whether events {first} to {last} were removed is not known: {error}. They are in {files}: keep these files if the log "
+        f"begins with event {last + 1} now; if it still begins with event {first}, remove them and prune again"
+    )
 
 
 def _remove_recorded(connection: apsw.Connection, cursor: apsw.Cursor, first: int, last: int, manifest: Manifest | None) -> None:
