@@ -131,6 +131,7 @@ class SigningKey:
 
         Raises:
             CheckpointError: The file exists.
+            OSError: It can't be written; nothing of it is left.
         """
         encryption: serialization.KeySerializationEncryption = serialization.NoEncryption()
         if passphrase:
@@ -141,8 +142,14 @@ class SigningKey:
         except FileExistsError as error:
             msg = f"{os.fspath(path)} exists: a signing key is never overwritten"
             raise CheckpointError(msg) from error
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(f"name: {self.name}\n".encode() + pem)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(f"name: {self.name}\n".encode() + pem)
+        except BaseException as error:  # half a key would be in the way of a whole one
+            os.unlink(path)
+            if isinstance(error, OSError):
+                error.filename = error.filename or os.fspath(path)
+            raise
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], passphrase: bytes | None = None) -> SigningKey:
