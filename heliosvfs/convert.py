@@ -30,7 +30,7 @@ from heliosvfs.opening import connect, open_untouched, require_regular
 from heliosvfs.partials import named_when_done
 from heliosvfs.vfs import Credential, presenting
 
-__all__ = ["ConvertReport", "decrypt", "encrypt"]
+__all__ = ["VIRTUAL", "ConvertReport", "decrypt", "encrypt"]
 
 Progress = Callable[[int, int], None]
 
@@ -303,7 +303,7 @@ class Content:
         return f"tables differ: {', '.join(tables)}"
 
 
-_VIRTUAL = 2  # "hidden" of PRAGMA table_xinfo for generated columns that are not stored
+VIRTUAL = 2  # "hidden" of PRAGMA table_xinfo for generated columns that are not stored
 # every table with pages of its own: virtual tables are stored in their shadow tables, views nowhere
 _STORED_TABLES = "SELECT name FROM main.sqlite_schema WHERE type = 'table' AND rootpage > 0 ORDER BY name"
 
@@ -341,7 +341,7 @@ def _hash(connection: apsw.Connection, table: str) -> tuple[int, str]:
     # text goes as bytes, because a database may hold text that is not valid UTF-8
     values = ", ".join(
         f"typeof({c}), CASE typeof({c}) WHEN 'text' THEN CAST({c} AS BLOB) ELSE {c} END"
-        for c in (_quoted(str(column)) for _, column, _, _, _, _, hidden in described if hidden != _VIRTUAL)
+        for c in (_quoted(str(column)) for _, column, _, _, _, _, hidden in described if hidden != VIRTUAL)
     )
     digest, count, encode = hashlib.sha256(), 0, msgspec.msgpack.encode
     query = f"SELECT {identity}, {values} FROM main.{name} NOT INDEXED ORDER BY {order}"  # noqa: S608 - names are quoted

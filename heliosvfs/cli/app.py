@@ -40,6 +40,7 @@ _OF_NAMES = {
 _NOT_UTF_8 = (
     "a name or another argument is not valid UTF-8, and SQLite takes nothing else: a file of such a name has to be renamed"
 )
+_NOT_TEXT = "what should be text is not valid UTF-8: SQL or a name in the database's schema, a value, or a file that was read"
 
 app = typer.Typer(
     name="heliosvfs",
@@ -109,6 +110,8 @@ def run() -> None:
         if not _has_surrogates(error):
             raise
         _fail(_NOT_UTF_8, 2)
+    except UnicodeDecodeError:  # which holds what was read
+        _fail(_NOT_TEXT, 1)
     except KeyboardInterrupt:
         sys.stderr.write("\nstopped\n")
         raise SystemExit(130) from None

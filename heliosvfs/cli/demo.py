@@ -6,6 +6,7 @@ Each step says what it does in plain words, does it, and says what came of it. I
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import secrets
 import shutil
@@ -20,7 +21,7 @@ import typer
 from heliosvfs.check import check
 from heliosvfs.cli import configured_demo
 from heliosvfs.connection import Connection
-from heliosvfs.convert import encrypt
+from heliosvfs.convert import VIRTUAL, encrypt
 from heliosvfs.errors import HeliosError, TamperedError, UsageError, WrongKeyError
 from heliosvfs.opening import connect
 
@@ -35,7 +36,11 @@ _PATIENTS = [
 ]
 _ENCOUNTERS = 2000
 _SUPERBLOCK = 32768  # bytes before the first page (docs/FORMAT.md)
+_WAL_HEADER = 32  # bytes before the first frame, of SQLite's own
 _SHORTEST = 8  # bytes of a text value that can't turn up in random bytes by chance
+_LONGEST = 64  # bytes of it that are looked for
+_SEARCHED = 10_000_000_000  # bytes: some seconds
+_WRITTEN = "written a moment ago, and still in the WAL"
 
 
 class _StepFailedError(Exception):
@@ -73,8 +78,8 @@ def demo(
         try:
             connection = _make(path, passphrase, source)
             with contextlib.closing(connection):
-                _show_no_plaintext(connection, folder)
-                _show_crash(connection, path, passphrase)
+                table = _show_no_plaintext(connection, folder)
+                _show_crash(path, passphrase, table)
             _show_wrong_key(path)
             _show_tampering(path, passphrase)
         except _StepFailedError as error:
@@ -101,7 +106,12 @@ def _folder(keep: Path | None) -> Iterator[Path]:
             msg = f"{keep} exists already: --keep takes the name of a new folder"
             raise UsageError(msg)
         keep.mkdir(parents=True)
-        yield keep
+        try:
+            yield keep
+        except BaseException:
+            with contextlib.suppress(OSError):  # it is not empty: what there is to look at stays
+                keep.rmdir()
+            raise
 
 
 def _make(path: Path, passphrase: str, source: Path | None) -> Connection:
@@ -138,42 +148,73 @@ def _make(path: Path, passphrase: str, source: Path | None) -> Connection:
     return connection
 
 
-def _texts(connection: Connection) -> set[bytes]:
-    """Return the longer text values of every table."""
+def _quoted(name: object) -> str:
+    return '"' + str(name).replace('"', '""') + '"'
+
+
+def _texts(connection: Connection) -> list[bytes]:
+    """Return how the text values of every table begin, each once, as the bytes that are stored, be they valid or not."""
     found: set[bytes] = set()
-    tables = [str(name) for (name,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table' AND rootpage > 0")]
-    for table in tables:
-        quoted = '"' + table.replace('"', '""') + '"'
-        for row in connection.execute(f"SELECT * FROM {quoted}"):  # noqa: S608 - the name is quoted
-            found.update(value.encode()[:64] for value in row if isinstance(value, str) and len(value.encode()) >= _SHORTEST)
-    return found
+    tables = connection.execute("SELECT name FROM main.sqlite_schema WHERE type = 'table' AND rootpage > 0").fetchall()
+    for table in (_quoted(name) for (name,) in tables):
+        described = connection.execute(f"PRAGMA main.table_xinfo({table})").fetchall()
+        values = (
+            f"CASE typeof({name}) WHEN 'text' THEN substr(CAST({name} AS BLOB), 1, {_LONGEST}) END"
+            for name in (_quoted(column) for _, column, *_, hidden in described if hidden != VIRTUAL)
+        )
+        for row in connection.execute(f"SELECT {', '.join(values)} FROM main.{table} NOT INDEXED"):  # noqa: S608 - quoted names
+            found.update(text for text in row if text is not None and len(text) >= _SHORTEST)
+    return sorted(found)
 
 
-def _show_no_plaintext(connection: Connection, folder: Path) -> None:
+def _forms(text: bytes, encoding: str) -> Iterator[bytes]:
+    """Give what to look for: a text in its database's encoding, and in UTF-8."""
+    yield text
+    if encoding != "UTF-8":
+        other = text.decode(encoding, "ignore").encode()
+        if len(other) >= _SHORTEST:
+            yield other
+
+
+def _new_table(connection: Connection) -> str:
+    """Return a name that nothing in the database has."""
+    for name in itertools.chain(["heliosvfs_demo"], (f"heliosvfs_demo_{number}" for number in itertools.count(2))):
+        if not connection.execute("SELECT count(*) FROM main.sqlite_schema WHERE name = ? COLLATE NOCASE", (name,)).get:
+            return name
+    raise AssertionError  # pragma: no cover - there are as many names as numbers
+
+
+def _show_no_plaintext(connection: Connection, folder: Path) -> str:
+    """Look for text in the files; return the table that was made for it."""
     typer.echo("\n2. Looking for plaintext on disk while the database is open, the WAL included ...")
-    connection.execute("CREATE TABLE IF NOT EXISTS heliosvfs_demo(text)")
-    connection.execute("INSERT INTO heliosvfs_demo VALUES('written a moment ago, and still in the WAL')")
+    table = _new_table(connection)
+    connection.execute(f"CREATE TABLE {table}(text)")
+    connection.execute(f"INSERT INTO {table} VALUES(?)", (_WRITTEN,))
     texts = _texts(connection)
-    _require(texts, "there is no text to look for")
     files = [path for path in folder.iterdir() if not path.name.endswith("-shm")]
-    # the superblock holds no page content, and a date of its own that may be in the data too
-    content = {path.name: path.read_bytes()[_SUPERBLOCK if path.name == "clinic.db" else 0 :] for path in files}
-    leaked = {name for name, data in content.items() if b"SQLite format 3" in data or any(text in data for text in texts)}
+    # the headers hold no page content, and a date and numbers of their own that may be in the data too
+    content = {path.name: path.read_bytes()[_SUPERBLOCK if path.name == "clinic.db" else _WAL_HEADER :] for path in files}
+    every = len(texts) * sum(map(len, content.values())) // _SEARCHED + 1
+    encoding = str(connection.pragma("encoding"))
+    wanted = [b"SQLite format 3", *(form for text in texts[::every] for form in _forms(text, encoding))]
+    leaked = {name for name, data in content.items() if any(form in data for form in wanted)}
     _require(not leaked, f"plaintext in {', '.join(sorted(leaked))}")
     _require(any(name.endswith("-wal") and data for name, data in content.items()), "the WAL is empty")
-    sizes = ", ".join(f"{name} ({len(data)} bytes)" for name, data in sorted(content.items()))
-    typer.echo(f"   None of {len(texts)} text values is in any file: {sizes}.")
+    sizes = ", ".join(f"{path.name} ({path.stat().st_size} bytes)" for path in sorted(files))
+    of = f" (one in {every})" if every > 1 else ""
+    typer.echo(f"   None of {len(texts[::every])} text values{of} is in any file: {sizes}.")
+    return table
 
 
-def _show_crash(connection: Connection, path: Path, passphrase: str) -> None:
+def _show_crash(path: Path, passphrase: str, table: str) -> None:
     typer.echo("\n3. Copying the files as they are now, as a crash would leave them, and opening the copy ...")
     crashed = path.with_name("crashed.db")
     for suffix in ("", "-wal"):
         shutil.copy(f"{path}{suffix}", f"{crashed}{suffix}")
     with contextlib.closing(connect(crashed, key=passphrase, create=False)) as recovered:
-        (text,) = recovered.execute("SELECT text FROM heliosvfs_demo").fetchall()[0]
-        _require(text == connection.execute("SELECT text FROM heliosvfs_demo").get, "the last commit is lost")
-        _require(recovered.pragma("integrity_check") == "ok", "the copy is damaged")
+        texts = recovered.execute(f"SELECT text FROM {table}").fetchall()  # noqa: S608 - a name of ours
+    _require(texts == [(_WRITTEN,)], "the last commit is lost")
+    _require(check(crashed, key=passphrase).ok, "the copy is damaged")
     typer.echo("   Recovered from the sealed WAL: the last commit is there, integrity_check says ok.")
 
 
@@ -192,7 +233,8 @@ def _show_tampering(path: Path, passphrase: str) -> None:
 
     def read() -> None:
         with contextlib.closing(connect(tampered, key=passphrase, create=False)) as connection:
-            connection.pragma("integrity_check")
+            connection.pragma("ignore_check_constraints", True)  # noqa: FBT003 - a PRAGMA's value; they may need the application
+            connection.pragma("quick_check")  # it reads all that is in use
 
     _require_error(TamperedError, read)
     report = check(tampered, key=passphrase)
