@@ -5,12 +5,8 @@ from __future__ import annotations
 import errno
 import io
 import os
-import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import Annotated
 
 import apsw
@@ -21,6 +17,7 @@ from heliosaudit.errors import AuditError, AuditPolicyError, AuditWriteError
 from heliosvfs import defaults
 from heliosvfs.cli import audit, backups, config, databases, demo, rotation, shell, signatures, slots, subjects
 from heliosvfs.cli.output import visible
+from heliosvfs.cli.stopping import stopping_in_order
 from heliosvfs.errors import ConfigError, HeliosError, PolicyViolationError, UsageError
 
 __all__ = ["app", "run"]
@@ -98,7 +95,7 @@ def run() -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):  # what a terminal's encoding lacks, or a file's name holds, ends no command
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        with _stopping_in_order():
+        with stopping_in_order():
             app()
     except (UsageError, ConfigError, PolicyViolationError, AuditPolicyError) as error:
         _fail(error, 2)
@@ -122,28 +119,6 @@ def _open_missing_streams() -> None:
     if sys.stdin is None or sys.stdout is None or sys.stderr is None:
         null = open(os.devnull, "r+")  # noqa: SIM115 - for the life of the process
         sys.stdin, sys.stdout, sys.stderr = sys.stdin or null, sys.stdout or null, sys.stderr or null
-
-
-@contextmanager
-def _stopping_in_order() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP end a command as Ctrl-C does; a program that runs one keeps its own handlers."""
-    taken = []
-    for number in (signal.SIGTERM, getattr(signal, "SIGHUP", None)):  # Windows has no SIGHUP
-        if number is not None and signal.getsignal(number) is signal.SIG_DFL:  # nohup has it ignored
-            signal.signal(number, _stop)
-            taken.append(number)
-    try:
-        yield
-    finally:
-        for number in taken:
-            if signal.getsignal(number) is _stop:
-                signal.signal(number, signal.SIG_DFL)
-
-
-def _stop(number: int, _frame: FrameType | None) -> None:
-    """End as Ctrl-C does, so that what is half-made, plain text perhaps, is removed."""
-    sys.stderr.write("\nstopped\n")
-    raise SystemExit(128 + number)
 
 
 def _status_of(error: OSError) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import apsw.shell
 import typer
@@ -42,6 +42,17 @@ class _Shell(apsw.shell.Shell):
             if last and readline.get_history_item(last) == line:
                 readline.remove_history_item(last - 1)
         return line
+
+    def process_sql(self, sql: str, *arguments: Any, **options: Any) -> None:
+        """Run SQL; say what an interrupt has ended."""
+        was_open = self.db.in_transaction
+        try:
+            super().process_sql(sql, *arguments, **options)
+        except KeyboardInterrupt:
+            if self.interactive:
+                undone = ": its transaction is rolled back" if was_open and not self.db.in_transaction else ""
+                self.stderr.write(f"interrupted{undone}\n")
+            raise
 
     def command_backup(self, cmd: list[str]) -> None:  # noqa: ARG002 - APSW's signature
         """.backup is refused: it would write a plain copy."""
