@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import apsw.shell
 import typer
 
+from heliosaudit.schemas import is_reserved
 from heliosvfs.cli.keys import KeyOptions, takes_keys
 from heliosvfs.cli.recording import recorded
 
@@ -17,6 +18,7 @@ __all__ = ["shell"]
 
 
 _KEYS = re.compile(r"key\b", re.IGNORECASE)  # PRAGMA key, rekey, hexkey, ATTACH ... KEY
+_PAGE_SIZE = re.compile(r"\s*PRAGMA\s+page_size\s*=\s*([0-9]{1,9})\s*;?\s*", re.IGNORECASE)  # as `.dump` writes it
 
 
 class _Shell(apsw.shell.Shell):
@@ -44,7 +46,10 @@ class _Shell(apsw.shell.Shell):
         return line
 
     def process_sql(self, sql: str, *arguments: Any, **options: Any) -> None:
-        """Run SQL; say what an interrupt has ended."""
+        """Run SQL; say what an interrupt has ended, and pass over the page size that begins a dump."""
+        size = _PAGE_SIZE.fullmatch(sql)
+        if size is not None and not options and self._is_passed_over(int(size[1])):
+            return
         was_open = self.db.in_transaction
         try:
             super().process_sql(sql, *arguments, **options)
@@ -53,6 +58,15 @@ class _Shell(apsw.shell.Shell):
                 undone = ": its transaction is rolled back" if was_open and not self.db.in_transaction else ""
                 self.stderr.write(f"interrupted{undone}\n")
             raise
+
+    def _is_passed_over(self, page_size: int) -> bool:
+        """Tell whether a size can't be had, and nothing is lost by that: nothing is in the database yet."""
+        names = [str(name) for (name,) in self.db.execute("SELECT DISTINCT tbl_name FROM main.sqlite_schema")]
+        present = self.db.pragma("page_size")
+        if page_size in (0, present) or not all(map(is_reserved, names)):
+            return False
+        self.stderr.write(f"-- pages of {page_size} bytes are not made: this database has pages of {present} bytes\n")
+        return True
 
     def command_backup(self, cmd: list[str]) -> None:  # noqa: ARG002 - APSW's signature
         """.backup is refused: it would write a plain copy."""
