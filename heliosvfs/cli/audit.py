@@ -24,7 +24,7 @@ from heliosvfs import defaults
 from heliosvfs.cli import tails
 from heliosvfs.cli.keys import KeyOptions, takes_keys
 from heliosvfs.cli.logs import SHOWN, open_log, record, select
-from heliosvfs.cli.output import MOST_DAYS, JsonOption, print_facts, print_json, print_table, progress_bar
+from heliosvfs.cli.output import MOST_DAYS, JsonOption, print_facts, print_json, print_table, progress_bar, write_file
 from heliosvfs.config import Config
 from heliosvfs.errors import UsageError
 from heliosvfs.keyring import as_secret
@@ -244,7 +244,7 @@ def checkpoint(
     if output is None:
         typer.echo(note.encode(), nl=False)  # bytes, here and below: whatever changes them breaks the signature
     else:
-        output.write_bytes(note.encode())
+        write_file(output, note.encode(), replaces=True)
 
 
 @app.command()

@@ -10,7 +10,7 @@ import msgspec
 import typer
 
 from heliosvfs import defaults
-from heliosvfs.cli.output import JsonOption, print_json, print_table
+from heliosvfs.cli.output import JsonOption, print_json, print_table, write_file
 from heliosvfs.config import Config
 from heliosvfs.config.applying import without_effect
 from heliosvfs.config.presets import PRESETS, preset_name
@@ -97,8 +97,7 @@ def init(
         typer.echo(text, nl=False)
         return
     try:
-        with output.open("x", encoding="utf-8") as file:
-            file.write(text)
+        write_file(output, text.encode(), replaces=False)
     except OSError as error:
         msg = f"{output} can't be written: {error.strerror}"
         raise UsageError(msg) from None

@@ -1,12 +1,15 @@
-"""What the commands print: tables for people, JSON for programs, and a progress bar for what takes longer than a second."""
+"""What the commands print or write: tables, JSON, files of their own, and a progress bar for what takes longer than a second."""
 
 from __future__ import annotations
 
 import json
+import os
+import secrets
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -15,7 +18,17 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 from rich.text import Text
 
-__all__ = ["MOST_DAYS", "JsonOption", "as_json", "print_facts", "print_json", "print_table", "progress_bar", "visible"]
+__all__ = [
+    "MOST_DAYS",
+    "JsonOption",
+    "as_json",
+    "print_facts",
+    "print_json",
+    "print_table",
+    "progress_bar",
+    "visible",
+    "write_file",
+]
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 MOST_DAYS = 36_500  # that an option takes: a date before the year 1 could not be computed
@@ -44,6 +57,38 @@ def visible(value: object, keep: str = "\n\t") -> str:
         character if character.isprintable() or character in keep else character.encode("unicode_escape").decode()
         for character in str(value)
     )
+
+
+def write_file(path: Path, content: bytes, *, replaces: bool) -> None:
+    """Write a file as a whole: if that fails, what was there is as it was.
+
+    Args:
+        path: The file, or a device.
+        content: What shall be in it.
+        replaces: Whether it may take the place of another.
+
+    Raises:
+        FileExistsError: There is a file, and it may not be replaced.
+        OSError: It can't be written; the error names it.
+    """
+    where = Path(os.path.realpath(path))
+    if replaces and where.exists() and not where.is_file():
+        path.write_bytes(content)
+        return
+    written = where.with_name(f".{where.name}.{secrets.token_hex(4)}") if replaces else where
+    file = written.open("xb")
+    try:
+        with file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        if replaces:
+            os.replace(written, where)
+    except BaseException as error:
+        written.unlink()
+        if isinstance(error, OSError):
+            error.filename = error.filename or os.fspath(path)
+        raise
 
 
 def print_facts(facts: dict[str, Any]) -> None:

@@ -65,6 +65,25 @@ def test_a_checkpoint_vouches_for_the_log_and_shows_that_it_was_cut(database: Pa
     assert json.loads(done.stdout)["first broken"]["kind"] == "truncated"
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="a POSIX limit")
+def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(database: Path, tmp_path: Path) -> None:
+    with closing(heliosvfs.connect(database, key=KEY)) as connection:
+        connection.pragma("journal_mode", "delete")
+    run("make-key", tmp_path / "key.pem", "--name", "clinic/audit")
+    files = ("--signing-key", tmp_path / "key.pem", "-o", tmp_path / "note")
+    arguments = ["checkpoint", database, *files, "--key-env", "CLINIC_KEY"]
+    run(*arguments)
+    before = (tmp_path / "note").read_bytes()
+    command = [sys.executable, "-m", "heliosvfs", "audit", *map(str, arguments)]
+    limited = ["sh", "-c", 'ulimit -f 0 && exec "$@"', "sh", *command]  # no file may grow, as on a full disk
+    done = subprocess.run(limited, capture_output=True, text=True, env={**os.environ, "CLINIC_KEY": KEY.hex()}, check=False)
+    assert done.returncode == 1
+    assert str(tmp_path / "note") in done.stderr
+    assert "Traceback" not in done.stderr
+    assert (tmp_path / "note").read_bytes() == before
+    assert {path.name for path in tmp_path.iterdir()} == {"db", "key.pem", "note"}
+
+
 def test_events_are_exported_and_pruned(database: Path, tmp_path: Path) -> None:
     assert read("export", database, tmp_path / "out.jsonl.gz", "--gzip")["events"] > 20
     assert (tmp_path / "out.jsonl.gz.manifest.json").exists()

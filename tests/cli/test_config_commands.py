@@ -43,6 +43,17 @@ def test_what_init_writes_passes_its_check(tmp_path: Path, preset: str) -> None:
     assert run("config", "init", "--preset", preset, "--output", file).returncode == 2  # it is there already
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="a POSIX limit")
+def test_init_leaves_no_half_of_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "heliosdb.toml"
+    command = [sys.executable, "-m", "heliosvfs", "config", "init", "--output", str(file)]
+    limited = ["sh", "-c", 'ulimit -f 0 && exec "$@"', "sh", *command]  # no file may grow, as on a full disk
+    done = subprocess.run(limited, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr == f"heliosvfs: {file} can't be written: File too large\n"
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_configuration_that_cannot_be_used_ends_with_status_2_and_one_line(tmp_path: Path) -> None:
     (tmp_path / "heliosdb.toml").write_text('[compliance]\npreset = "hipaa"\n[audit]\nretention_days = 90\n')
     done = run("config", "check", tmp_path / "heliosdb.toml")
