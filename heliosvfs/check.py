@@ -136,8 +136,8 @@ def check(
     """
     with _opened(path, key, vfs) as (file, view):
         bad = _bad_pages(view, progress)
-        problems = [*view.notes, *([view.journal.problem] if view.journal.problem else [])]
-        notes = [_ONE_COPY] if view.has_stale_superblock else []
+        problems = list(view.problems)
+        notes = [*view.notes, *([_ONE_COPY] if view.has_stale_superblock else [])]
         _look_at_the_end(file, view, problems, notes)
     integrity, missing = _integrity(path, key, vfs) if view.page_count else ((), ())  # there may not have been a first page yet
     if missing:

@@ -78,6 +78,7 @@ class Tree:
         lost: Pages that could not be read.
         damaged: Rows that could not be read whole.
         leaf_depth: Distance of its leaves from the root, which is the same for all; None as long as no leaf was read.
+        in_order: Whether rowids ascend from leaf to leaf, as far as `claim` has walked.
     """
 
     source: PageSource
@@ -87,6 +88,7 @@ class Tree:
     lost: list[Place] = field(default_factory=list)
     damaged: list[DamagedRow] = field(default_factory=list)
     leaf_depth: int | None = None
+    in_order: bool = True
 
     @property
     def is_complete(self) -> bool:
@@ -122,13 +124,23 @@ class Tree:
         for node in self.nodes():
             yield from rows_of(self.source, node, encoding, self.claims, self.root, self.damaged)
 
+    def payloads(self) -> Iterator[bytes]:
+        """Yield the records of the rows that can be read whole, as they are stored; to be called once."""
+        for node in self.nodes():
+            for _, payload in _payloads_of(self.source, node, self.claims, self.root, self.damaged):
+                yield payload
+
     def claim(self) -> int:
         """Walk the tree for its pages alone, overflow pages included; return the number of its entries, to be called once."""
-        entries = 0
+        entries, last = 0, None
         for node in self.nodes():
             entries += len(node.pointers) if node.kind != INTERIOR_TABLE else 0
             for cell in node.cells():
-                if not isinstance(cell, MalformedError) and len(cell.local) < cell.size:
+                if isinstance(cell, MalformedError):
+                    continue
+                if node.is_leaf and cell.key is not None:
+                    self.in_order, last = self.in_order and (last is None or last < cell.key), cell.key
+                if len(cell.local) < cell.size:
                     try:
                         for _ in _overflow(self.source, cell, self.claims, self.root):
                             pass
@@ -180,6 +192,17 @@ def rows_of(  # noqa: PLR0913 - what a page needs to be read
         root: Root page of the tree to claim overflow pages for.
         damaged: Gets the rows that can't be read whole.
     """
+    for key, payload in _payloads_of(source, node, claims, root, damaged):
+        try:
+            yield Row(node.number, key, decode_record(payload, encoding))
+        except MalformedError as error:
+            damaged.append(DamagedRow(node.number, key, str(error)))
+
+
+def _payloads_of(
+    source: PageSource, node: Node, claims: Claims, root: int, damaged: list[DamagedRow]
+) -> Iterator[tuple[int | None, bytes]]:
+    """Yield rowid and record of each row of a page; see `rows_of`."""
     if node.kind == INTERIOR_TABLE:
         return
     for cell in node.cells():
@@ -187,10 +210,10 @@ def rows_of(  # noqa: PLR0913 - what a page needs to be read
             damaged.append(DamagedRow(node.number, None, str(cell)))
             continue
         try:
-            payload = (
-                b"".join([cell.local, *_overflow(source, cell, claims, root)]) if len(cell.local) < cell.size else cell.local
+            yield (
+                cell.key,
+                b"".join([cell.local, *_overflow(source, cell, claims, root)]) if len(cell.local) < cell.size else cell.local,
             )
-            yield Row(node.number, cell.key, decode_record(payload, encoding))
         except MalformedError as error:
             damaged.append(DamagedRow(node.number, cell.key, str(error)))
 

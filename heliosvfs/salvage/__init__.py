@@ -4,6 +4,11 @@ A page is whole and authentic, or it is lost. Rows on pages that can still be re
 their table, rowids included. Below a lost page the way is gone, but its pages are still there: their rows go back where they
 certainly belong (the pointer map says so, or only one place is left), and else to a table named lost_and_found, as SQLite's
 own .recover does it. Indexes, views, triggers and virtual tables are made anew. The damaged database is only read.
+
+What a hot journal holds is undone, and what a WAL holds is read, as far as either is whole. Behind a damaged place there may be
+more of the same transaction: whatever leaves that open is a problem of the report, and so is an index that is of other rows than
+its table, or a page that belongs to nothing. A journal that is gone, or cut off exactly where a synced part ends, is told by
+these alone; of a WAL that is cut, nothing is left to tell: what it committed before is taken for all.
 """
 
 from __future__ import annotations
@@ -16,9 +21,10 @@ from heliosvfs.errors import FormatError
 from heliosvfs.keyring import Key
 from heliosvfs.opening import connect
 from heliosvfs.partials import named_when_done, require_free
+from heliosvfs.salvage.comparisons import contradictions
 from heliosvfs.salvage.rebuilding import Progress, beginnings, salvage_pages
 from heliosvfs.salvage.reports import DamagedPage, SalvageReport
-from heliosvfs.vfs import PageView
+from heliosvfs.vfs import files_of, view_of
 
 __all__ = ["DamagedPage", "SalvageReport", "beginnings", "salvage", "salvage_pages"]
 
@@ -69,19 +75,9 @@ def salvage(  # noqa: PLR0913 - two databases and how to open them
             try:
                 connection.pragma("synchronous", "off")  # the file has no name yet; it is made durable as a whole
                 report = salvage_pages(pages, connection, progress=progress)
+                with view_of(files_of(connection)[0]) as rebuilt:
+                    doubts = contradictions(pages, rebuilt, report.missing, unreadable=bool(report.damaged_pages))
+                    problems = (*pages.problems, *report.problems, *doubts)
             finally:
                 connection.close()
-        return _with_what_the_files_lack(report, pages)
-
-
-def _with_what_the_files_lack(report: SalvageReport, pages: PageView) -> SalvageReport:
-    """Add what there is to say of WAL and journal."""
-    problems, notes = list(pages.notes), [pages.journal.problem] if pages.journal.problem else []
-    if pages.wal.leftover:
-        # behind a commit they are normal: an earlier log is written over from the beginning. Without any, it is the end of a
-        # crash in the first transaction of a log, or damage.
-        (notes if pages.wal.frames else problems).append(
-            f"{pages.wal.leftover} frames of the WAL were not used, as SQLite would not use them: they are of an earlier log, of "
-            "a transaction that did not end, or damaged"
-        )
-    return replace(report, problems=(*problems, *report.problems), notes=(*notes, *report.notes))
+        return replace(report, problems=problems, notes=(*pages.notes, *report.notes))

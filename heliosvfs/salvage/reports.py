@@ -36,7 +36,7 @@ class SalvageReport:
         lost_and_found: Rows in the lost-and-found table: their table is unknown, could not be made or did not take them.
         lost_and_found_table: Its name, "" if there is none. Its columns are rootpgno (uppermost page that is left above the
             row), pgno (the row's page), nfield (number of fields), id (rowid, NULL where there is none), c0, c1, ...
-        problems: What else was lost: objects of the schema, say.
+        problems: What else was lost, objects of the schema, say; and why it is not certain that all this is of the last commit.
         notes: What was concluded from what, and anything else that is good to know.
     """
 

@@ -6,10 +6,9 @@ that what is reported is what recovery would find. Nothing is written, and the d
 
 from __future__ import annotations
 
-import struct
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 
 import apsw
 
@@ -18,103 +17,12 @@ from heliosvfs.layout import RESERVED_BYTES
 from heliosvfs.pages import NotAuthenticError, UnknownEpochError
 from heliosvfs.vfs.database import DatabaseFile
 from heliosvfs.vfs.frame_batches import FRAME_HEADER
-from heliosvfs.vfs.journal import JournalFile, record_checksum
+from heliosvfs.vfs.journal import JournalFile
+from heliosvfs.vfs.journal_scans import JournalScan, scan_journal
 from heliosvfs.vfs.wal import WalFile
-from heliosvfs.vfs.wal_header import WAL_HEADER, wal_checksum
+from heliosvfs.vfs.wal_scans import WalScan, scan_wal
 
 __all__ = ["JournalScan", "PageView", "WalScan", "view_of"]
-
-_NO_COUNT = 0xFFFFFFFF  # record count of a journal that is written without syncs
-
-
-@dataclass
-class WalScan:
-    """What a WAL holds.
-
-    Attributes:
-        frames: Number of frames that recovery would accept, up to the last commit.
-        leftover: Number of whole frames behind them: torn, rolled back, or of an earlier log.
-        page_count: Pages of the database after the last commit, 0 if there is none.
-        latest: Offset of the newest committed frame of each page.
-    """
-
-    frames: int = 0
-    leftover: int = 0
-    page_count: int = 0
-    latest: dict[int, int] = field(default_factory=dict)
-
-
-@dataclass
-class JournalScan:
-    """What a rollback journal holds.
-
-    Attributes:
-        hot: Whether recovery would roll it back.
-        records: Number of records that recovery would accept.
-        page_count: Pages of the database before the transaction.
-        images: Offset of each page's image.
-        problem: Why recovery would stop before the journal's own record count, or "".
-    """
-
-    hot: bool = False
-    records: int = 0
-    page_count: int = 0
-    images: dict[int, int] = field(default_factory=dict)
-    problem: str = ""
-
-
-def _scan_wal(wal: WalFile, page_size: int) -> WalScan:
-    scan, frame_size = WalScan(), FRAME_HEADER + page_size
-    header = bytes(wal.xRead(WAL_HEADER, 0))
-    if len(header) < WAL_HEADER:
-        return scan
-    order = ">" if header[3] & 1 else "<"
-    sums = wal_checksum(header[:24], order, 0, 0)
-    whole = (wal.xFileSize() - WAL_HEADER) // frame_size
-    pending: dict[int, int] = {}
-    for number in range(whole if struct.pack(">II", *sums) == header[24:] else 0):
-        offset = WAL_HEADER + number * frame_size
-        frame = bytes(wal.xRead(frame_size, offset))
-        sums = wal_checksum(frame[:8] + frame[FRAME_HEADER:], order, *sums)
-        if frame[8:16] != header[16:24] or struct.pack(">II", *sums) != frame[16:24]:
-            break
-        page, commit = struct.unpack(">II", frame[:8])
-        pending[page] = offset
-        if commit:
-            scan.latest.update(pending)
-            pending.clear()
-            scan.frames, scan.page_count = number + 1, commit
-    scan.leftover = max(0, whole - scan.frames)
-    return scan
-
-
-def _scan_journal(journal: JournalFile, page_size: int) -> JournalScan:
-    scan = JournalScan()
-    size, start = journal.xFileSize(), 0
-
-    def word(offset: int) -> int:
-        return int.from_bytes(bytes(journal.xRead(4, offset)).ljust(4, b"\0"), "big")
-
-    if size < 512 or not bytes(journal.xRead(1, 0)).strip(b"\0"):  # noqa: PLR2004 - no header is smaller
-        return scan
-    while start + 28 <= size and bytes(journal.xRead(8, start)) == bytes.fromhex("d9d505f920a163d7"):
-        count, nonce, pages, sector = (word(start + 8 + 4 * i) for i in range(4))
-        if not scan.hot:
-            scan.hot, scan.page_count = True, pages
-        offset = start + sector
-        if count == _NO_COUNT:
-            count = (size - offset) // (page_size + 8)
-        for _ in range(count):
-            number = word(offset)
-            page = bytes(journal.xRead(page_size, offset + 4))
-            if word(offset + 4 + page_size) != record_checksum(nonce, page):
-                scan.problem = f"the record at offset {offset} is torn or damaged: recovery stops there"
-                return scan
-            scan.images.setdefault(number, offset + 4)
-            scan.records += 1
-            offset += page_size + 8
-        start = -(-offset // sector) * sector
-    return scan
 
 
 class PageView:
@@ -127,7 +35,8 @@ class PageView:
         file_pages: Whole pages in the database file.
         wal: What the WAL holds.
         journal: What the journal holds.
-        notes: What could not be looked at, and why.
+        problems: What makes it uncertain that these are the pages of the last commit.
+        notes: What else is good to know of WAL and journal.
         has_stale_superblock: Whether the two copies of the superblock differ, or one is damaged.
     """
 
@@ -139,16 +48,45 @@ class PageView:
         self.layout = superblock.layout
         self.has_stale_superblock = file.access.is_stale
         self._file, self._wal, self._journal = file, wal, journal
-        self.wal, self.journal, self.notes = WalScan(), JournalScan(), list[str]()
+        self.wal, self.journal, self.problems, self.notes = WalScan(), JournalScan(), list[str](), list[str]()
         self.file_pages = file.xFileSize() // self.page_size
         try:
             if wal is not None:
-                self.wal = _scan_wal(wal, self.page_size)
+                self.wal = scan_wal(wal, self.page_size)
             if journal is not None and not file.xCheckReservedLock():
-                self.journal = _scan_journal(journal, self.page_size)
+                self.journal = scan_journal(journal, self.page_size, os.path.dirname(os.path.realpath(file.path)))
+                if file.xCheckReservedLock():  # another process has begun to write it meanwhile
+                    self.journal = JournalScan()
         except HeliosError as error:
-            self.notes.append(str(error))
+            self.problems.append(str(error))
+        self._note_what_the_scans_found()
         self.page_count = self.wal.page_count or (self.journal.page_count if self.journal.hot else 0) or self.file_pages
+
+    def _note_what_the_scans_found(self) -> None:
+        """Say what WAL and journal leave uncertain, and what recovery will make of the rest."""
+        if not self.wal.problem and (why := self._newer_than_the_wal()):
+            self.wal.doubt(why)
+        self.problems += filter(None, (self.journal.problem, self.wal.problem))
+        self.notes += filter(None, (self.journal.note,))
+        if self.wal.leftover and not self.wal.problem:
+            self.notes.append(
+                f"{self.wal.leftover} frames of the WAL were not used, as SQLite would not use them: they are of an earlier log, "
+                "or of a transaction that did not end"
+            )
+
+    def _newer_than_the_wal(self) -> str:
+        """Say so if a checkpoint has copied what is left over in the WAL: then it had been committed (walCheckpoint)."""
+        for page, offset in self.wal.unused:
+            latest, copied = self.wal.latest.get(page), self._in_file(page)
+            if latest is None or copied is None or self._wal is None:
+                continue
+            unused, used = (bytes(self._wal.xRead(self.page_size, at + FRAME_HEADER)) for at in (offset, latest))
+            if copied == unused != used:
+                return f"page {page} is in the database already as one of them has it, and so it was committed"
+        return ""
+
+    def _in_file(self, number: int) -> bytes | None:
+        return None if self.failure(number) else bytes(self._file.pages.open_page(number))
 
     def read(self, number: int) -> bytes | None:
         """Return a plain page, or None where it does not authenticate or is not there."""
@@ -159,7 +97,7 @@ class PageView:
                 return bytes(self._journal.xRead(self.page_size, self.journal.images[number]))
         except HeliosError:
             return None
-        return None if self.failure(number) else bytes(self._file.pages.open_page(number))
+        return self._in_file(number)
 
     def failure(self, number: int) -> str:
         """Return why a page in the database file does not open, "" if it does."""

@@ -18,6 +18,7 @@ from __future__ import annotations
 import hmac
 import os
 from bisect import bisect_right
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import apsw
@@ -105,7 +106,7 @@ class JournalFile(apsw.VFSFile):
 
     # -- headers -----------------------------------------------------------------------------------------------------
 
-    def _mac(self, fields: bytes, offset: int) -> bytes:
+    def mac(self, fields: bytes, offset: int) -> bytes:
         """Return the HMAC of a header; it binds the nonce of the first, so that a header of an earlier transaction is none."""
         first = self._headers.get(0, b"") if offset else fields[_NONCE]
         bound = offset.to_bytes(8, "big") + first + _SQLITE_MAGIC + fields[8:_FIELDS] + fields[_DURABLE:_OURS_END]
@@ -130,7 +131,7 @@ class JournalFile(apsw.VFSFile):
         self._bind(int.from_bytes(data[24:28], "big"))
         self._note_header(offset, data[_NONCE])
         if data.startswith(_SQLITE_MAGIC):
-            data = _OUR_MAGIC + data[8:_FIELDS] + self._mac(data, offset) + data[_MAC_END:]
+            data = _OUR_MAGIC + data[8:_FIELDS] + self.mac(data, offset) + data[_MAC_END:]
         super().xWrite(data, offset)
         self._unsynced = True
 
@@ -139,7 +140,7 @@ class JournalFile(apsw.VFSFile):
         fields = data + super().xRead(_FIELDS, offset).ljust(_FIELDS, b"\0")[_COUNT_END:]
         durable = bytes([not self._unsynced])
         if data.startswith(_SQLITE_MAGIC):
-            mac = self._mac(fields.ljust(_DURABLE, b"\0") + durable, offset)
+            mac = self.mac(fields.ljust(_DURABLE, b"\0") + durable, offset)
             super().xWrite(_OUR_MAGIC + fields[8:] + mac + durable, offset)
         else:
             super().xWrite(data, offset)
@@ -164,12 +165,12 @@ class JournalFile(apsw.VFSFile):
             raise FormatError(msg)
         if magic != _OUR_MAGIC:
             return magic
-        due, found = self._mac(header, offset), header[_FIELDS:_MAC_END]
+        due, found = self.mac(header, offset), header[_FIELDS:_MAC_END]
         if not hmac.compare_digest(due, found):
             # At a later offset: left by an earlier transaction in a persistent journal, so this one ends before it. A part of the
             # HMAC and then zeros: its write was torn, so it was never made durable, and the database was not touched yet.
             # Its last byte, which the HMAC covers, may be missing as well.
-            counted = self._mac(header[:_DURABLE] + b"\1", offset)
+            counted = self.mac(header[:_DURABLE] + b"\1", offset)
             if offset or any(mac.startswith(found.rstrip(b"\0")) for mac in (due, counted)):
                 return bytes(8)
             msg = f"{self._path}: the journal header at offset {offset} is damaged or was tampered with"
@@ -237,6 +238,17 @@ class JournalFile(apsw.VFSFile):
             return bytes(self._page_size)
         self._page = (offset + self._page_size, number, sealed[_TAG])
         return plain
+
+    def opens_as(self, offset: int, numbers: Iterable[int]) -> bool:
+        """Tell whether the page of the record at ``offset`` opens under one of these page numbers, whatever the record says."""
+        sealed = super().xRead(self._page_size, offset + _WORD)
+        for number in numbers:
+            try:
+                self._opener.open(sealed, number.to_bytes(_WORD, "big"))
+            except (NotAuthenticError, UnknownEpochError):
+                continue
+            return True
+        return False
 
     def _must_open(self, offset: int) -> bool:
         """Tell whether the record at ``offset`` is known to be whole: written here, or durable before it was counted."""
