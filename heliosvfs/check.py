@@ -1,8 +1,9 @@
 """Check a database: does every page authenticate, what do WAL and journal hold, and is SQLite content with it?
 
-First the files are looked at as they are, without letting SQLite recover anything. Then the database is opened, which does what
-any next open would do (roll a hot journal back, say), and SQLite's integrity_check runs. What it lacks of the application's own
-functions and collations is no damage: it is named, and whatever does not need it is checked.
+First the files are looked at as they are, without letting SQLite recover anything. Then the database is opened, which rolls a hot
+journal back as any next open would do, and SQLite's integrity_check runs; the WAL stays. Where it is in doubt what WAL or journal
+hold, the database is not opened: SQLite would take the damaged place for their end, and remove the rest. What it lacks of the
+application's own functions and collations is no damage: it is named, and whatever does not need it is checked.
 """
 
 from __future__ import annotations
@@ -53,6 +54,8 @@ _MISSING = re.compile(  # how SQLite says that it lacks what an application defi
     r"(?P<kind>function|collation sequence|tokenizer|module):? (?P<name>.*?)(?:\(\))?",
     re.DOTALL,
 )
+_IN_DOUBT = "SQLite would recover the database first and remove what is in doubt: `heliosvfs salvage` takes all that is there"
+_NO_PAGE = "there is no whole page"
 _ONE_COPY = "one copy of the superblock is damaged or older than the other, which is in force: the next write makes both equal"
 
 
@@ -73,6 +76,7 @@ class CheckReport:
         notes: What else is good to know: nothing is lost by it.
         missing: Functions, collations and tokenizers of the application's own that SQLite lacks here, for which integrity_check
             could not look at everything. In the application it can, if `apsw.connection_hooks` gives them to each connection.
+        unchecked: Why integrity_check did not run, "" if it did.
     """
 
     path: str
@@ -86,6 +90,7 @@ class CheckReport:
     integrity: tuple[str, ...]
     notes: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
+    unchecked: str = ""
 
     @property
     def ok(self) -> bool:
@@ -139,7 +144,8 @@ def check(
         problems = list(view.problems)
         notes = [*view.notes, *([_ONE_COPY] if view.has_stale_superblock else [])]
         _look_at_the_end(file, view, problems, notes)
-    integrity, missing = _integrity(path, key, vfs) if view.page_count else ((), ())  # there may not have been a first page yet
+    unchecked = _IN_DOUBT if view.problems else "" if view.page_count else _NO_PAGE
+    integrity, missing = ((), ()) if unchecked else _integrity(path, key, vfs, keeps_wal=bool(view.wal.frames))
     if missing:
         notes.append(
             f"integrity_check could not look at everything, which is no damage: it lacks {', '.join(missing)}, which the "
@@ -157,6 +163,7 @@ def check(
         integrity=integrity,
         notes=tuple(notes),
         missing=missing,
+        unchecked=unchecked,
     )
 
 
@@ -220,7 +227,9 @@ def _harmless(view: PageView, number: int, owners: dict[int, btrees.Owner]) -> s
     return ""
 
 
-def _integrity(path: str | os.PathLike[str], key: Key | None, vfs: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _integrity(
+    path: str | os.PathLike[str], key: Key | None, vfs: str, *, keeps_wal: bool
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Run integrity_check; return what it found, and what it lacked of the database's application."""
     try:
         connection = connect(path, key=key, create=False, vfs=vfs)
@@ -228,6 +237,7 @@ def _integrity(path: str | os.PathLike[str], key: Key | None, vfs: str) -> tuple
         raise
     except (HeliosError, apsw.Error) as error:
         return (f"it can't be opened: {error}",), ()
+    connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, int(keeps_wal))
     try:
         return _found_by(connection, "integrity_check"), ()
     except apsw.SQLError as error:  # SQLite could not even begin

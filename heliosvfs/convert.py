@@ -21,7 +21,7 @@ from urllib.parse import quote
 import apsw
 import msgspec
 
-from heliosvfs.check import check, missing_here
+from heliosvfs.check import check, missing_here, open_pages
 from heliosvfs.errors import FormatError, HeliosError, TamperedError, UsageError
 from heliosvfs.keyring import Key, as_secret
 from heliosvfs.keys import KdfSettings
@@ -120,7 +120,7 @@ def decrypt(
     """Make a plain copy of an encrypted database: from then on its content is open to whoever reads the file.
 
     Args:
-        source: The encrypted database; its content is not touched.
+        source: The encrypted database; it is not touched, but that a hot journal is rolled back.
         dest: The path of the plain copy; it must not exist.
         key: The source's key; None: the VFS's keyring has it.
         vfs: Name of a registered `heliosvfs.HeliosVFS`.
@@ -131,7 +131,13 @@ def decrypt(
         KeyUnavailableError, WrongKeyError, FormatError: The source can't be opened.
         TamperedError: The source is damaged, or the copy is not equal to it; the copy was removed.
     """
+    with open_pages(source, key=key, vfs=vfs) as pages:
+        if pages.problems:
+            msg = f"{os.fspath(source)}: {'; '.join(pages.problems)}. `heliosvfs salvage` takes all that is there"
+            raise TamperedError(msg, file=os.fspath(source))
+        keeps_wal = bool(pages.wal.frames)
     with contextlib.closing(connect(source, key=key, create=False, vfs=vfs)) as connection:
+        connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, int(keeps_wal))
         base = next(name for name in apsw.vfs_names() if name != vfs) if apsw.vfs_names()[0] == vfs else apsw.vfs_names()[0]
         job = _Job(os.fspath(source), os.fspath(dest), f"vfs={quote(base)}&reserve=0", progress)
         return job.run(connection, None, lambda partial: _open_plain(partial, vfs=base))

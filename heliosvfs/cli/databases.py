@@ -148,7 +148,9 @@ def check(
                 "pages": report.pages,
                 "WAL": f"{report.wal_frames} committed frames, {report.wal_leftover} left over",
                 "journal": f"hot, {report.journal_records} records" if report.hot_journal else "none to roll back",
-                "integrity_check": "; ".join(report.integrity) or ("ok as far as it could look" if report.missing else "ok"),
+                "integrity_check": f"not run: {report.unchecked}"
+                if report.unchecked
+                else "; ".join(report.integrity) or ("ok as far as it could look" if report.missing else "ok"),
             }
         )
         if report.bad_pages:

@@ -5,10 +5,10 @@ their table, rowids included. Below a lost page the way is gone, but its pages a
 certainly belong (the pointer map says so, or only one place is left), and else to a table named lost_and_found, as SQLite's
 own .recover does it. Indexes, views, triggers and virtual tables are made anew. The damaged database is only read.
 
-What a hot journal holds is undone, and what a WAL holds is read, as far as either is whole. Behind a damaged place there may be
-more of the same transaction: whatever leaves that open is a problem of the report, and so is an index that is of other rows than
-its table, or a page that belongs to nothing. A journal that is gone, or cut off exactly where a synced part ends, is told by
-these alone; of a WAL that is cut, nothing is left to tell: what it committed before is taken for all.
+What a hot journal holds is undone, and what a WAL holds is read: whatever of them opens, behind a damaged place too. Then pages
+may be of different times: whatever leaves that open is a problem of the report, and so is an index that is of other rows than its
+table, or a page that belongs to nothing. A journal that is gone, or cut off exactly where a synced part ends, is told by these
+alone; of a WAL that is cut, nothing is left to tell: what it committed before is taken for all.
 """
 
 from __future__ import annotations
@@ -58,6 +58,7 @@ def salvage(  # noqa: PLR0913 - two databases and how to open them
     where = os.fspath(dest_path)
     require_free(where)
     with open_pages(source_path, key=key, vfs=vfs) as pages:
+        pages.read_beyond_damage()
         if not pages.page_count:
             msg = f"{os.fspath(source_path)} has no pages: there is nothing to salvage"
             raise FormatError(msg)

@@ -74,6 +74,14 @@ class PageView:
                 "or of a transaction that did not end"
             )
 
+    def read_beyond_damage(self) -> None:
+        """Go by all frames of the WAL that open, up to the last that commits: a page may be older then than the others."""
+        if self.wal.pages_beyond:
+            self.wal.latest, self.page_count = self.wal.beyond, self.wal.pages_beyond
+            self.notes.append(
+                "frames of the WAL behind damage were used: a page that a damaged one held is as it was at an earlier commit"
+            )
+
     def _newer_than_the_wal(self) -> str:
         """Say so if a checkpoint has copied what is left over in the WAL: then it had been committed (walCheckpoint)."""
         for page, offset in self.wal.unused:

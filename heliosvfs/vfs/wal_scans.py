@@ -31,6 +31,8 @@ class WalScan:
         page_count: Pages of the database after the last commit, 0 if there is none.
         latest: Offset of the newest committed frame of each page.
         unused: Page and offset of those left over that are of this log.
+        beyond: Offset of the newest frame of each page, where frames behind damage are counted up to the last that commits.
+        pages_beyond: Pages of the database after that one, 0 if there is none behind damage.
         problem: Why it is not certain that this is all that was committed, or "".
     """
 
@@ -39,11 +41,15 @@ class WalScan:
     page_count: int = 0
     latest: dict[int, int] = field(default_factory=dict)
     unused: list[tuple[int, int]] = field(default_factory=list)
+    beyond: dict[int, int] = field(default_factory=dict)
+    pages_beyond: int = 0
     problem: str = ""
 
     def doubt(self, why: str) -> None:
         """Note why what is left over may have been committed."""
-        self.problem = f"{self.leftover} frames of the WAL were not used, and what they may have committed is lost: {why}"
+        self.problem = (
+            f"{self.leftover} frames of the WAL do not count for SQLite, and what they may have committed would be lost: {why}"
+        )
 
 
 def scan_wal(wal: WalFile, page_size: int) -> WalScan:
@@ -72,6 +78,7 @@ def _scan(wal: WalFile, page_size: int) -> WalScan:
         scan.leftover = whole
         if whole:
             scan.doubt("its header is damaged")
+            _count_beyond(scan, list(_behind(wal, frame_size, range(whole))))
         return scan
     pending: dict[int, int] = {}
     refused = ""
@@ -97,24 +104,39 @@ def _scan(wal: WalFile, page_size: int) -> WalScan:
     return scan
 
 
-def _behind(wal: WalFile, frame_size: int, numbers: range) -> Iterator[tuple[int, int]]:
-    """Yield offset and page of the frames with these numbers; of one that does not open page 0."""
+def _behind(wal: WalFile, frame_size: int, numbers: range) -> Iterator[tuple[int, int, int]]:
+    """Yield of each frame its offset, its page and, if it commits, the pages of the database; zeros if it does not open."""
     for number in numbers:
         offset = WAL_HEADER + number * frame_size
         try:
-            page = int.from_bytes(bytes(wal.xRead(frame_size, offset))[:4], "big")
+            header = bytes(wal.xRead(frame_size, offset))[:8].ljust(8, b"\0")
         except TamperedError:
-            page = 0
-        yield offset, page
+            header = bytes(8)
+        yield offset, *struct.unpack(">II", header)
 
 
-def _look_behind(scan: WalScan, behind: list[tuple[int, int]]) -> None:
+def _look_behind(scan: WalScan, behind: list[tuple[int, int, int]]) -> None:
     """Find out whether what is left over is more than a transaction that did not end, and older frames behind it.
 
     There may be a commit among frames that all open: it is written before the checksums of those in front of it that were
     written more than once (walRewriteChecksums), and counts only after that.
     """
-    scan.unused = [(page, offset) for offset, page in behind if page]
-    bad = next((i for i, (_, page) in enumerate(behind) if not page), len(behind))
-    if any(page for _, page in behind[bad:]):
-        scan.doubt(f"frame {scan.frames + bad + 1} is torn or damaged, and frames of the same log follow")
+    scan.unused = [(page, offset) for offset, page, _ in behind if page]
+    bad = next((i for i, (_, page, _) in enumerate(behind) if not page), len(behind))
+    if any(page for _, page, _ in behind[bad:]):
+        scan.doubt(
+            f"frame {scan.frames + bad + 1} at offset {behind[bad][0]} is torn or damaged, and frames of the same log follow"
+        )
+        _count_beyond(scan, behind)
+
+
+def _count_beyond(scan: WalScan, behind: list[tuple[int, int, int]]) -> None:
+    """Take the frames that open, whatever does not, up to the last one that commits."""
+    pending: dict[int, int] = {}
+    for offset, page, commit in behind:
+        if page:
+            pending[page] = offset
+        if commit:
+            scan.beyond = {**(scan.beyond or scan.latest), **pending}
+            scan.pages_beyond = commit
+            pending.clear()

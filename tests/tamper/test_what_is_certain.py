@@ -16,6 +16,7 @@ import pytest
 
 import heliosvfs
 from heliosvfs.check import check, open_pages
+from heliosvfs.convert import decrypt
 from heliosvfs.salvage import SalvageReport, salvage
 from tests.tamper.samples import KEY, flip, put
 
@@ -49,8 +50,15 @@ class Left:
         report = salvage(self.path, self._folder / "saved", key=KEY)
         return report, rows_of(self._folder / "saved")
 
+    def is_untouched_but(self, *flipped: int) -> bool:
+        """Tell whether database and WAL are as they were, but for flipped bytes of the WAL."""
+        wal = bytearray(self._files[self.wal])
+        for place in flipped:
+            wal[place] ^= 1
+        return (self.path.read_bytes(), self.wal.read_bytes()) == (self._files[self.path], wal)
+
     def check_is_well(self) -> bool:
-        """Check, which recovers."""
+        """Check, which rolls a journal back."""
         return check(self.path, key=KEY).ok
 
     def recovered(self) -> Rows:
@@ -341,18 +349,35 @@ def test_a_damaged_frame_with_commits_behind_it_is_damage(tmp_path: Path, place:
         left.restore()
         flip(left.wal, WAL_HEADER + number * FRAME + place)
         report, found = left.salvaged()
-        assert found != left.committed
-        assert any("frames of the WAL were not used" in problem for problem in report.problems), number
+        where = WAL_HEADER + number * FRAME
+        assert any(f"at offset {where} is torn or damaged" in problem for problem in report.problems), number
+        lost = {row[0] for row, was in zip(found, left.committed, strict=True) if row != was}
+        assert len(lost) <= PAGE // 16, number  # rows of one page
         assert not left.check_is_well()
+        assert left.is_untouched_but(WAL_HEADER + number * FRAME + place)
+        with pytest.raises(heliosvfs.TamperedError, match=f"at offset {where} is torn"):
+            decrypt(left.path, tmp_path / "plain", key=KEY)
+        assert left.is_untouched_but(WAL_HEADER + number * FRAME + place)
+
+
+def test_a_check_and_a_plain_copy_leave_a_wal_where_it_is(tmp_path: Path) -> None:
+    left = logged(tmp_path, *UPDATES)
+    assert left.check_is_well()
+    assert left.is_untouched_but()
+    decrypt(left.path, tmp_path / "plain", key=KEY)
+    assert left.is_untouched_but()
+    assert left.recovered() == left.committed
 
 
 @pytest.mark.parametrize("place", [0, 13, 17, 25])
 def test_a_damaged_header_of_a_wal_is_damage(tmp_path: Path, place: int) -> None:
     left = logged(tmp_path, *UPDATES)
     flip(left.wal, place)
-    report, _ = left.salvaged()
+    report, found = left.salvaged()
     assert any("its header is damaged" in problem for problem in report.problems)
+    assert (found == left.committed) == (place != 17)  # without the salts no frame opens
     assert not left.check_is_well()
+    assert left.is_untouched_but(place)
 
 
 def test_a_commit_that_is_in_the_database_already_is_missed(tmp_path: Path) -> None:
