@@ -11,7 +11,15 @@ from typing import Any
 
 import msgspec.structs
 
-from heliosvfs.errors import FormatError, HeliosError, KeyUnavailableError, TamperedError, UnsupportedVersionError, WrongKeyError
+from heliosvfs.errors import (
+    FormatError,
+    HeliosError,
+    KeyUnavailableError,
+    PolicyViolationError,
+    TamperedError,
+    UnsupportedVersionError,
+    WrongKeyError,
+)
 from heliosvfs.keyring import InheritedKey, MasterKey, UnauthenticSuperblockError, adopt, unlock
 from heliosvfs.keys import superblock_hmac_key
 from heliosvfs.notices import tell
@@ -189,6 +197,15 @@ class Access:
         else:
             self._derive(self._copy, credential).release()
         self.credential = credential
+
+    def opens_with(self, credential: Credential) -> bool:
+        """Tell whether a secret has a slot in the superblock of this unlocked file; the master key remembers which."""
+        assert self._copy is not None  # noqa: S101 - it is unlocked
+        try:
+            self._derive(self._copy, credential).release()
+        except (WrongKeyError, PolicyViolationError):
+            return False
+        return True
 
     def _derive(self, copy: UnverifiedCopy, credential: Credential) -> MasterKey:
         assert credential.secret is not None  # noqa: S101 - callers checked

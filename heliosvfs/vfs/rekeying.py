@@ -56,6 +56,8 @@ def rekey(file: DatabaseFile, credential: Credential) -> None:
 def change_secret(file: DatabaseFile, credential: Credential, *, in_write_transaction: bool = True) -> None:
     """Replace the slot that the file was opened with; where the new secret has a slot already, the old one is just revoked.
 
+    One secret in two slots would still open the file when one of them is revoked.
+
     Raises:
         UsageError: The slot is gone.
         KeyUnavailableError: The file is locked.
@@ -69,6 +71,8 @@ def change_secret(file: DatabaseFile, credential: Credential, *, in_write_transa
         msg = f"{file.path}: the key slot that this connection was opened with has been revoked"
         raise UsageError(msg)
     existing = master.slot_of(secret, superblock.slots)
+    if existing is None and file.access.opens_with(credential):  # which costs a run of the KDF for each slot
+        existing = master.slot_of(secret, superblock.slots)
     if existing is not None:
         if existing != old:
             file.update_superblock(lambda current: slots.revoke(current, old.label), in_write_transaction=in_write_transaction)

@@ -256,17 +256,22 @@ def test_inside_a_write_transaction_a_key_is_changed_and_the_transaction_goes_on
         heliosvfs.connect(path, key=KEY)
 
 
-def test_a_key_change_to_the_secret_of_another_slot_ends_the_old_one(tmp_path: Path) -> None:
-    """Whoever changes a key wants the old one to open nothing any more; no answer but that, or an error, will do."""
+@pytest.mark.parametrize("update", ["change", "rekey"])
+@pytest.mark.parametrize("reopens", [False, True])
+def test_a_key_change_to_the_secret_of_another_slot_ends_the_old_one(tmp_path: Path, update: str, *, reopens: bool) -> None:
+    """Whoever changes a key wants the old one to open nothing any more, and the new one to have one slot, seen before or not."""
     path = tmp_path / "db"
-    with closing(make(path, "wal")) as connection:
+    with closing(make(path, "delete")) as connection:
         connection.add_key(NEW_KEY, label="recovery")
-        try:
-            connection.change_key(NEW_KEY)
-        except heliosvfs.UsageError:
-            return
+        if not reopens:
+            UPDATES[update](connection)
+    if reopens:
+        with closing(heliosvfs.connect(path, key=KEY)) as connection:
+            UPDATES[update](connection)
     with pytest.raises(heliosvfs.WrongKeyError):
         heliosvfs.connect(path, key=KEY)
+    with closing(heliosvfs.connect(path, key=NEW_KEY)) as connection:
+        assert [slot.label for slot in connection.list_keys()] == ["recovery"]
 
 
 def test_an_unknown_read_only_compatible_feature_allows_no_write(tmp_path: Path) -> None:
