@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 import apsw
 
 from heliosvfs import slots
-from heliosvfs.errors import UsageError
+from heliosvfs.errors import HeliosError, UsageError
 from heliosvfs.keyring import Key, as_secret
 from heliosvfs.keys import KdfSettings
 from heliosvfs.layout import RESERVED_BYTES
 from heliosvfs.metrics import note_closing
 from heliosvfs.superblock import Slot, Superblock
-from heliosvfs.vfs import Credential, DatabaseFile, change_secret, files_of, now, presenting
+from heliosvfs.vfs import Credential, DatabaseFile, change_secret, files_of, now, presenting, refuse_to_create
 from heliosvfs.vfs.rekeying import require_master
 from heliosvfs.write_locks import write_lock
 
@@ -110,7 +110,7 @@ class Connection(apsw.Connection):
             create: False refuses a file that does not exist or is empty.
 
         Raises:
-            KeyUnavailableError: There is no key for it.
+            KeyUnavailableError: There is no key for it: a new database does not take this connection's.
             WrongKeyError: The key does not open it.
             FormatError: It is not a heliosvfs database.
         """
@@ -118,12 +118,21 @@ class Connection(apsw.Connection):
         if where != ":memory:" and where and not create and not where.startswith("file:") and not os.path.exists(where):
             msg = f"{where} does not exist"
             raise UsageError(msg)
+        if key is None and create and not is_in_memory(where):
+            refuse_to_create(where, self.open_vfs)
         credential = Credential(None if key is None else as_secret(key), create=create)
         # without a key of its own the file takes what the keyring has: nothing is presented then
         with presenting(credential if key is not None else None, where):
             self.execute("ATTACH ? AS ?", (where, name))
         path = self.db_filename(name)
-        if any(file.path == path for file in files_of(self)):
+        attached = next((file for file in files_of(self) if file.path == path), None)
+        if attached is not None:
+            if attached.access.is_empty:
+                try:
+                    attached.access.require_keys()
+                except HeliosError:
+                    self.execute("DETACH ?", (name,))
+                    raise
             self.reserve_bytes(name, RESERVED_BYTES)
         elif not is_in_memory(where, key):
             self.execute("DETACH ?", (name,))

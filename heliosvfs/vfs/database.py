@@ -101,12 +101,14 @@ class DatabaseFile(apsw.VFSFile):
         return None if secret is None else Credential(secret)
 
     def _inherited(self) -> InheritedKey | None:
-        """Return the key of the connection's first unlocked database: VACUUM INTO seals its copy under that.
+        """Return the key of the connection's first unlocked database for VACUUM INTO, which seals its copy under that.
 
         Raises:
             KeyUnavailableError: It was opened with a key that has lost its slot.
         """
-        for file in open_files.files_at(self.connection_pointer) if self.connection_pointer else ():
+        if not self.connection_pointer or not open_files.is_copy_of_vacuum(self.connection_pointer, self.path):
+            return None
+        for file in open_files.files_at(self.connection_pointer):
             if not file.access.is_empty and not file.is_locked:
                 file.refresh()
                 return file.access.heirloom()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ from heliosvfs.locks import ProcessLock
 if TYPE_CHECKING:
     from heliosvfs.vfs.database import DatabaseFile
 
-__all__ = ["add", "connection_count", "discard", "files_at", "files_of", "is_open"]
+__all__ = ["add", "connection_count", "discard", "files_at", "files_of", "is_copy_of_vacuum", "is_open"]
 
 _files: set[DatabaseFile] = set()
 _inherited: set[DatabaseFile] = set()  # of the process that this one was forked from
@@ -29,6 +30,15 @@ def files_at(pointer: int) -> list[DatabaseFile]:
     with _lock:
         files = [file for file in _files if file.connection_pointer == pointer]
     return sorted(files, key=lambda file: file.opened_as)
+
+
+def is_copy_of_vacuum(pointer: int, path: str) -> bool:
+    """Tell whether the connection whose ``sqlite3*`` is at an address has a file attached for VACUUM INTO (sqlite3RunVacuum)."""
+    for connection in apsw.connections():
+        with contextlib.suppress(apsw.Error):  # another one, closed or in use by another thread
+            if connection.sqlite3_pointer() == pointer:
+                return any(name.startswith("vacuum_") and connection.db_filename(name) == path for name in connection.db_names())
+    return False
 
 
 def connection_count() -> int:

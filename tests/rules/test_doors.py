@@ -112,6 +112,34 @@ def test_rekey_waits_for_recovery(crashed: object) -> None:
     heliosvfs.connect(path, key="another").close()
 
 
+@pytest.mark.parametrize("there", [False, True])
+def test_a_new_database_that_is_attached_without_a_key_does_not_take_that_of_the_main_one(tmp_path: Path, *, there: bool) -> None:
+    new = tmp_path / "new"
+    if there:
+        new.touch()
+    with closing(heliosvfs.connect(tmp_path / "db", key=KEY)) as connection:
+        with pytest.raises(heliosvfs.KeyUnavailableError):
+            connection.attach(new, "new")
+        assert connection.db_names() == ["main", "temp"]
+        assert new.exists() == there
+        connection.attach(new, "new", key=bytes(32))
+        connection.execute("CREATE TABLE new.t(x)")
+    with pytest.raises(heliosvfs.WrongKeyError):
+        heliosvfs.connect(new, key=KEY)
+
+
+def test_attach_in_sql_does_not_take_the_key_of_the_main_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program may have replaced APSW's hooks: then the file says itself that room is reserved, and nothing else refuses it."""
+    monkeypatch.setattr(apsw, "connection_hooks", [])
+    with closing(heliosvfs.connect(tmp_path / "db", key=KEY)) as connection:
+        connection.execute("ATTACH ? AS new KEY 'another'", (str(tmp_path / "new"),))
+        with pytest.raises(heliosvfs.KeyUnavailableError):
+            connection.execute("CREATE TABLE new.t(x)")
+        connection.execute("DETACH new")
+        connection.execute("VACUUM INTO ?", (str(tmp_path / "copy"),))
+    heliosvfs.connect(tmp_path / "copy", key=KEY, create=False).close()
+
+
 def test_attach_with_a_key_clause_never_makes_or_opens_a_plain_file(tmp_path: Path) -> None:
     """SQLite accepts the clause and ignores it; the error names what works instead."""
     heliosvfs.connect(tmp_path / "other", key=b"o" * 32).close()
