@@ -112,7 +112,8 @@ def backup(  # noqa: PLR0913 - the options of a backup
         progress: Called with pages done and pages in all; an exception that it raises cancels the backup.
 
     Raises:
-        UsageError: The destination exists, is a URI or can't be written, or the disk is full.
+        UsageError: The destination exists, is a URI or can't be written.
+        DiskFullError: There is no room for it.
         AccessDeniedError: A rule of the connection refuses it; or that rule's own error.
         TamperedError: A page of the source is damaged, or the copy does not pass its proof; nothing is left of it.
         apsw.BusyError: Somebody else was writing all the time.

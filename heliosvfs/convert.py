@@ -84,8 +84,8 @@ def encrypt(  # noqa: PLR0913 - the options of a conversion
         progress: Called with pages written and pages expected.
 
     Raises:
-        UsageError: The destination exists or is a URI, the source needs recovery first, or functions of its application, or the
-            disk is full.
+        UsageError: The destination exists or is a URI, or the source needs recovery first, or functions of its application.
+        DiskFullError: There is no room for the copy.
         FormatError: The source is no plain SQLite database.
         TamperedError: The copy is not equal to the source; it was removed.
     """
@@ -127,7 +127,8 @@ def decrypt(
         progress: Called with pages written and pages expected.
 
     Raises:
-        UsageError: The destination exists or is a URI, the source needs functions of its application, or the disk is full.
+        UsageError: The destination exists or is a URI, or the source needs functions of its application.
+        DiskFullError: There is no room for the copy.
         KeyUnavailableError, WrongKeyError, FormatError: The source can't be opened.
         TamperedError: The source is damaged, or the copy is not equal to it; the copy was removed.
     """

@@ -38,6 +38,7 @@ __all__ = [
     "epoch_wrapping_key",
     "expand",
     "new_kdf",
+    "require_settings",
     "superblock_hmac_key",
     "unwrap_epoch",
     "unwrap_slot",
@@ -143,9 +144,20 @@ def new_kdf(secret: Secret, settings: KdfSettings, random: Randomness) -> Kdf:
         UsageError: The settings are below the floors or above the ceilings.
     """
     salt = random(_SALT_BYTES).hex()
-    if secret.kind == "raw":
-        kdf = Kdf("hkdf-sha256", salt)
-    elif settings.fips_mode:
+    return Kdf("hkdf-sha256", salt) if secret.kind == "raw" else _stretching_kdf(settings, salt)
+
+
+def require_settings(settings: KdfSettings) -> None:
+    """See that a passphrase can be used at this cost, before anything is made.
+
+    Raises:
+        UsageError: The settings are below the floors or above the ceilings.
+    """
+    _stretching_kdf(settings, "")
+
+
+def _stretching_kdf(settings: KdfSettings, salt: str) -> Kdf:
+    if settings.fips_mode:
         kdf = Kdf("pbkdf2-hmac-sha256", salt, iterations=settings.iterations)
     else:
         kdf = Kdf("argon2id", salt, memory_kib=settings.memory_kib, passes=settings.passes, lanes=settings.lanes)

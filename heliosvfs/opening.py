@@ -15,7 +15,7 @@ from heliosvfs.audited import AuditedConnection
 from heliosvfs.connection import Connection, is_in_memory
 from heliosvfs.errors import DiskFullError, HeliosError, TamperedError, UsageError
 from heliosvfs.keyring import Key, as_secret
-from heliosvfs.keys import KdfSettings
+from heliosvfs.keys import KdfSettings, require_settings
 from heliosvfs.layout import RESERVED_BYTES, is_page_size
 from heliosvfs.vfs import Credential, DatabaseFile, files_of, presenting, refuse_to_create, reserving
 from heliosvfs.write_locks import write_lock
@@ -110,15 +110,17 @@ def connect(  # noqa: PLR0913 - the options of a database
         raise UsageError(msg)
     credential = None
     if key is not None or settings is not None:
+        require_settings(settings or KdfSettings())
         credential = Credential(None if key is None else as_secret(key), settings or KdfSettings(), label, create)
     policy = heliosaudit.Policy.preset(audit) if isinstance(audit, str) else audit
     kind = Connection if policy is None else AuditedConnection
-    connection = _open(where, vfs, credential, kind, create=create, readonly=readonly)
+    beginnings = {"page_size": page_size, "auto_vacuum": auto_vacuum, "encoding": encoding}
+    with reserving.beginning_with(beginnings):
+        connection = _open(where, vfs, credential, kind, create=create, readonly=readonly)
     try:
         connection.set_busy_timeout(int(busy_timeout * 1000))
         files = _files(connection, where, key)
         if files:
-            beginnings = {"page_size": page_size, "auto_vacuum": auto_vacuum, "encoding": encoding}
             _prepare(connection, files[0], beginnings, journal_mode, busy_timeout, create=create)
         else:
             connection.reserve_bytes("main", RESERVED_BYTES)  # so that it can be backed up into an encrypted file
@@ -280,9 +282,7 @@ def _prepare(  # noqa: PLR0913 - the options of a database
         raise file.access.nothing_in_it()
     if new:
         file.access.require_keys()
-        for name, value in beginnings.items():
-            if value is not None:
-                connection.pragma(name, value)
+        reserving.set_beginnings(connection, beginnings)
     mode = journal_mode or ("wal" if new else None)
     try:
         if mode is not None and not readonly:

@@ -8,12 +8,13 @@ what is named afterwards.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from collections.abc import Iterator
 
 import apsw
 
-from heliosvfs.errors import UsageError
+from heliosvfs.errors import DiskFullError, UsageError
 
 __all__ = ["named_when_done", "require_free"]
 
@@ -27,7 +28,8 @@ def named_when_done(dest: str) -> Iterator[str]:
     No connection may have the file open when the block ends.
 
     Raises:
-        UsageError: ``dest`` exists or is a URI, its folder does not exist or may not be written, or the disk is full.
+        UsageError: ``dest`` exists or is a URI, or its folder does not exist or may not be written.
+        DiskFullError: There is no room for it.
     """
     require_free(dest)
     folder, name = os.path.realpath(os.path.dirname(dest)), os.path.basename(dest)  # as SQLite resolves it, links and .. too
@@ -47,12 +49,13 @@ def named_when_done(dest: str) -> Iterator[str]:
         os.unlink(partial)
         _sync(folder)
     except apsw.FullError as error:
-        msg = f"the disk is full: {dest} was not made"
-        raise UsageError(msg) from error
+        raise DiskFullError.of(dest) from error
     except apsw.CantOpenError as error:
         msg = f"{dest} can't be made: its folder may not be written"
         raise UsageError(msg) from error
     except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DiskFullError.of(dest) from error
         msg = f"{dest} can't be made: {error.strerror}"
         raise UsageError(msg) from error
     finally:

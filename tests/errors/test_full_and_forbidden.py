@@ -119,7 +119,7 @@ def test_a_conversion_onto_a_full_disk_leaves_nothing_behind(tmp_path: Path, dis
         connection.executemany("INSERT INTO t VALUES(randomblob(3000))", [()] * 100)
     before = source.read_bytes()
     disk.left = 150_000
-    with pytest.raises(heliosvfs.UsageError, match="disk is full"):
+    with pytest.raises(heliosvfs.DiskFullError, match="disk is full"):
         encrypt(source, tmp_path / "out.db", key=KEY, vfs="over-small-disk")
     assert sorted(file.name for file in tmp_path.iterdir()) == ["plain.db"]
     assert source.read_bytes() == before

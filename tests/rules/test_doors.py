@@ -8,6 +8,7 @@ from contextlib import closing
 from pathlib import Path
 
 import apsw
+import apsw.bestpractice
 import pytest
 
 import heliosvfs
@@ -176,3 +177,19 @@ def test_page_size_of_an_existing_database_is_refused_with_the_way_out(tmp_path:
         connection.pragma("page_size", 4096)
         with pytest.raises(heliosvfs.UsageError, match="encrypt --page-size"):
             connection.pragma("page_size", 8192)
+
+
+def test_a_hook_that_writes_first_does_not_undo_what_connect_was_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`apsw.bestpractice` sets WAL in a hook, by which SQLite writes the first page."""
+    hooks = [*apsw.connection_hooks, apsw.bestpractice.connection_wal]
+    monkeypatch.setattr(apsw, "connection_hooks", hooks)
+    told = {"page_size": 1024, "auto_vacuum": "full", "encoding": "UTF-16le"}
+    with closing(heliosvfs.connect(tmp_path / "db", key=KEY, **told)) as connection:  # type: ignore[arg-type]
+        assert [connection.pragma(name) for name in told] == [1024, 1, "UTF-16le"]
+        connection.execute("CREATE TABLE t(x)")
+
+
+def test_a_cost_outside_the_limits_leaves_no_file(tmp_path: Path) -> None:
+    with pytest.raises(heliosvfs.UsageError, match="argon2id parameters"):
+        heliosvfs.connect(tmp_path / "db", key="a passphrase", settings=heliosvfs.KdfSettings(memory_kib=1))
+    assert not list(tmp_path.iterdir())

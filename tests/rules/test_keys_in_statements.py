@@ -1,6 +1,6 @@
 """Rule 14: PRAGMA key acts while a statement is prepared, and may be prepared more than once.
 
-That its text leaves SQLite's and APSW's statement caches can't be seen from outside, so no test here says so.
+Its text stays in APSW's statement cache, unless it comes through `heliosvfs.dbapi2` (docs/COMPATIBILITY.md).
 """
 
 from __future__ import annotations
