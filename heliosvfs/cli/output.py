@@ -71,7 +71,7 @@ def write_file(path: Path, content: bytes, *, replaces: bool) -> None:
         FileExistsError: There is a file, and it may not be replaced.
         OSError: It can't be written; the error names it.
     """
-    where = Path(os.path.realpath(path))
+    where = Path(os.path.realpath(path)) if replaces else path  # a link that leads nowhere is there, too
     if replaces and where.exists() and not where.is_file():
         path.write_bytes(content)
         return

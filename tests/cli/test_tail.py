@@ -24,7 +24,10 @@ from heliosvfs.audit import Policy
 from heliosvfs.check import check
 
 KEY = bytes(range(32))
-PROGRAM = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from heliosvfs.cli import main; main()"
+PROGRAM = (  # nohup has SIGHUP ignored, a shell's & SIGINT
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); signal.signal(signal.SIGHUP, signal.SIG_DFL); "
+    "from heliosvfs.cli import main; main()"
+)
 SOON = 20  # seconds that nothing here takes, on a machine that does something else too
 
 
