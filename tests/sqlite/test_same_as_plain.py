@@ -18,8 +18,8 @@ JOURNAL_MODES = ("delete", "truncate", "persist", "memory", "off", "wal")
 def test_a_workload_gives_the_same_content(tmp_path: Path, page_size: int, journal_mode: str, auto_vacuum: str) -> None:
     plain, encrypted = folders(tmp_path)
     seed = page_size * 100 + JOURNAL_MODES.index(journal_mode) * 10 + AUTO_VACUUM.index(auto_vacuum)
-    expected = run(Plain(plain, page_size, auto_vacuum), journal_mode, seed, rounds=14)
-    found = run(Encrypted(encrypted, page_size, auto_vacuum), journal_mode, seed, rounds=14)
+    expected = run(Plain(plain, page_size, auto_vacuum, journal_mode), seed, rounds=14)
+    found = run(Encrypted(encrypted, page_size, auto_vacuum, journal_mode), seed, rounds=14)
     assert found == expected
 
 
@@ -29,5 +29,5 @@ def test_a_workload_gives_the_same_content(tmp_path: Path, page_size: int, journ
 def test_a_long_workload_gives_the_same_content(tmp_path: Path, journal_mode: str, seed: int) -> None:
     plain, encrypted = folders(tmp_path)
     page_size, auto_vacuum = PAGE_SIZES[seed % 5], AUTO_VACUUM[seed % 3]
-    expected = run(Plain(plain, page_size, auto_vacuum), journal_mode, seed, rounds=150)
-    assert run(Encrypted(encrypted, page_size, auto_vacuum), journal_mode, seed, rounds=150) == expected
+    expected = run(Plain(plain, page_size, auto_vacuum, journal_mode), seed, rounds=150)
+    assert run(Encrypted(encrypted, page_size, auto_vacuum, journal_mode), seed, rounds=150) == expected

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import random
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import heliosvfs
 
 KEY, OTHER_KEY = b"k" * 32, b"o" * 32
 AUTO_VACUUM = ("none", "full", "incremental")
+KINDS = ("insert", "many", "update", "delete", "pair", "derived", "doc", "box", "savepoint", "rollback", "alter")
 
 
 @dataclass
@@ -24,28 +25,50 @@ class Plain:
     folder: Path
     page_size: int
     auto_vacuum: str
+    journal_mode: str = "delete"
+    found_modes: list[Any] = field(default_factory=list)  # what each file said when it was opened again
 
     def open(self, name: str) -> apsw.Connection:
+        """Open or create a database in the journal mode; a file keeps none but WAL."""
         path = self.folder / name
         new = not path.exists()
+        connection = self._connect(path, new=new)
+        if not new:
+            self.found_modes.append(connection.pragma("journal_mode"))
+            connection.pragma("journal_mode", self.journal_mode)
+        self.require_mode(connection)
+        return connection
+
+    def require_mode(self, connection: apsw.Connection) -> None:
+        """See that each database of a connection is in the journal mode."""
+        schemas = [name for _, name, _ in connection.execute("PRAGMA database_list").fetchall() if name != "temp"]
+        assert {connection.execute(f"PRAGMA {name}.journal_mode").get for name in schemas} == {self.journal_mode}
+
+    def _connect(self, path: Path, *, new: bool) -> apsw.Connection:
         connection = apsw.Connection(str(path))
         connection.set_busy_timeout(5000)
         if new:
             connection.pragma("page_size", self.page_size)
             connection.reserve_bytes("main", 32)  # the same layout, so that the same statements touch the same pages
             connection.pragma("auto_vacuum", AUTO_VACUUM.index(self.auto_vacuum))
+            connection.pragma("journal_mode", self.journal_mode)
         return connection
 
     def attach(self, connection: apsw.Connection, name: str) -> None:
         connection.execute("ATTACH ? AS aux", (str(self.folder / name),))
+        connection.reserve_bytes("aux", 32)
 
 
 class Encrypted(Plain):
     """The same through heliosvfs."""
 
-    def open(self, name: str) -> apsw.Connection:
+    def _connect(self, path: Path, *, new: bool) -> apsw.Connection:
         return heliosvfs.connect(
-            self.folder / name, key=KEY, page_size=self.page_size, auto_vacuum=self.auto_vacuum, journal_mode="delete"
+            path,
+            key=OTHER_KEY if path.name == "aux.db" else KEY,
+            page_size=self.page_size,
+            auto_vacuum=self.auto_vacuum,
+            journal_mode=self.journal_mode if new else None,
         )
 
     def attach(self, connection: apsw.Connection, name: str) -> None:
@@ -69,14 +92,12 @@ def content(connection: apsw.Connection, schema: str = "main") -> dict[str, Any]
     return found
 
 
-def run(subject: Plain, journal_mode: str, seed: int, rounds: int) -> list[Any]:
-    """Run the workload and return everything that could be seen of it."""
+def run(subject: Plain, seed: int, rounds: int) -> list[Any]:
+    """Run the workload in the subject's journal mode and return everything that could be seen of it."""
     rng = random.Random(seed)
     seen: list[Any] = []
-    can_roll_back = journal_mode != "off"
+    can_roll_back = subject.journal_mode != "off"
     with closing(subject.open("main.db")) as connection:
-        connection.pragma("journal_mode", journal_mode)
-        seen.append(connection.pragma("journal_mode"))
         connection.pragma("cache_size", 10)
         connection.execute(
             """
@@ -91,9 +112,17 @@ def run(subject: Plain, journal_mode: str, seed: int, rounds: int) -> list[Any]:
             INSERT INTO item(name, body) VALUES('first', zeroblob(100));
             """
         )
-        for _ in range(rounds):
-            step(subject, connection, rng, can_roll_back=can_roll_back)
+        for kind in (*rng.sample(KINDS, len(KINDS)), *rng.choices(KINDS, k=rounds - len(KINDS))):
+            step(subject, connection, rng, kind, can_roll_back=can_roll_back)
             seen.append((connection.changes(), connection.total_changes(), connection.last_insert_rowid()))
+        for end in ("ROLLBACK", "COMMIT") if can_roll_back else ("COMMIT",):
+            connection.execute("BEGIN; UPDATE item SET name = name || '+'")
+            bodies = [(f"spilled {n}", rng.randbytes(4 * subject.page_size)) for n in range(4)]
+            connection.executemany("INSERT INTO item(name, body) VALUES(?, ?)", bodies)
+            connection.execute(end)
+        spilled = connection.status(apsw.SQLITE_DBSTATUS_CACHE_SPILL)[0]
+        assert spilled
+        seen.append(spilled)
         # a sort that does not fit in the cache goes to a temporary file
         connection.pragma("temp_store", 1)
         seen.append(connection.execute("SELECT name, length(body) FROM item ORDER BY body, name DESC").fetchall())
@@ -103,48 +132,61 @@ def run(subject: Plain, journal_mode: str, seed: int, rounds: int) -> list[Any]:
             blob.write(b"in place"[: blob.length()])
         connection.execute("ANALYZE; PRAGMA user_version = 42; PRAGMA application_id = 7")
         seen.append(content(connection))
+        subject.require_mode(connection)
     with closing(subject.open("main.db")) as connection:
+        connection.pragma("cache_size", 10)
         seen.append(connection.pragma("integrity_check"))
         seen.append(content(connection))
-        if can_roll_back:
-            seen.append(two_files(subject, connection))
+        seen.append(two_files(subject, connection, can_roll_back=can_roll_back))
         connection.execute("DELETE FROM item WHERE id % 2")
+        seen.append(pages(connection))
         connection.execute("PRAGMA incremental_vacuum(3)").fetchall()
+        seen.append(pages(connection))
         connection.execute("VACUUM")
-        seen.append((connection.pragma("page_size"), connection.pragma("page_count")))
+        seen.append((pages(connection), content(connection)))
         connection.execute("VACUUM INTO ?", (str(subject.folder / "into.db"),))
         with closing(subject.open("backup.db")) as copy:
             copy.execute("CREATE TABLE to_be_overwritten(x)")
             with copy.backup("main", connection, "main") as backup:
                 while not backup.done:
                     backup.step(7)
+            subject.require_mode(copy)
             seen.append((copy.pragma("integrity_check"), content(copy)))
-    with closing(subject.open("into.db")) as copy:
-        seen.append((copy.pragma("integrity_check"), content(copy)))
-    return seen
+        subject.require_mode(connection)
+    for name in ("main.db", "aux.db", "backup.db", "into.db"):
+        with closing(subject.open(name)) as copy:
+            seen.append((name, copy.pragma("integrity_check"), pages(copy), content(copy)))
+    return [*seen, subject.found_modes]
 
 
-def two_files(subject: Plain, connection: apsw.Connection) -> list[Any]:
+def pages(connection: apsw.Connection) -> tuple[Any, ...]:
+    """Return the size of a page, and how many are there and are free."""
+    return tuple(connection.pragma(name) for name in ("page_size", "page_count", "freelist_count"))
+
+
+def two_files(subject: Plain, connection: apsw.Connection, *, can_roll_back: bool) -> list[Any]:
     """Write to two files in one transaction."""
     subject.attach(connection, "aux.db")
-    connection.execute("CREATE TABLE aux.moved(id, name)")
+    connection.execute(f"PRAGMA aux.journal_mode = {subject.journal_mode}").fetchall()
+    subject.require_mode(connection)
+    connection.execute("CREATE TABLE aux.moved(id, name, body)")
     with connection:
-        connection.execute("INSERT INTO aux.moved SELECT id, name FROM main.item WHERE id % 5 = 0")
+        connection.execute("INSERT INTO aux.moved SELECT id, name, body FROM main.item WHERE id % 5 = 0")
         connection.execute("DELETE FROM main.item WHERE id % 5 = 0")
-    connection.execute("BEGIN; DELETE FROM aux.moved; DELETE FROM main.item; ROLLBACK")
+    if can_roll_back:
+        connection.execute("BEGIN; DELETE FROM aux.moved; DELETE FROM main.item; ROLLBACK")
     seen = [content(connection, "aux"), content(connection)]
     connection.execute("DETACH aux")
     return seen
 
 
-def step(subject: Plain, connection: apsw.Connection, rng: random.Random, *, can_roll_back: bool) -> None:
+def step(subject: Plain, connection: apsw.Connection, rng: random.Random, kind: str, *, can_roll_back: bool) -> None:
     """Do one thing."""
 
     def body() -> bytes:
         size = rng.choice([0, 5, 40, 200, subject.page_size, 3 * subject.page_size + 17, 70_000])
         return rng.randbytes(size)
 
-    kind = rng.choice(["insert", "many", "update", "delete", "pair", "derived", "doc", "box", "savepoint", "rollback", "alter"])
     if kind == "insert":
         connection.execute("INSERT INTO item(name, body) VALUES(?, ?)", (f"one {rng.randrange(1000)}", body()))
     elif kind == "many":
