@@ -12,7 +12,7 @@ import shutil
 import struct
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -57,11 +57,17 @@ class Sample:
         path: The database file; its WAL or journal lies beside it.
         states: What was committed, in order; the last is what recovery finds.
         uncommitted: Rows of a transaction that never committed.
+        frames: Frames in the WAL once each state was committed; none where there is no WAL.
     """
 
     path: Path
     states: tuple[Rows, ...]
     uncommitted: Rows
+    frames: tuple[int, ...] = ()
+
+    def state_before(self, frame: int) -> Rows:
+        """Return the state that a log holds which ends before a frame, counted from 0."""
+        return self.states[sum(end <= frame for end in self.frames) - 1]
 
     def copy(self, folder: Path) -> Sample:
         """Copy the files, to be damaged there."""
@@ -71,7 +77,7 @@ class Sample:
             if os.path.exists(f"{self.path}{suffix}"):
                 shutil.copy(f"{self.path}{suffix}", folder / f"db{suffix}")
         (folder / "db-shm").unlink(missing_ok=True)
-        return Sample(folder / "db", self.states, self.uncommitted)
+        return replace(self, path=folder / "db")
 
     def beside(self, suffix: str) -> Path:
         """Return the path of the WAL or journal."""
@@ -90,14 +96,18 @@ def make(folder: Path, mode: str, *, key: bytes = KEY, states: int = 3) -> Sampl
         connection.executemany("INSERT INTO t VALUES(?, ?)", sorted(rows_of(0).items()))
         if wal:
             connection.pragma("wal_checkpoint", "TRUNCATE")
+        frames = [0]
         for state in range(1, states):
             with connection:
                 write_state(connection, state)
+            if wal:
+                frames.append((os.path.getsize(f"{live}-wal") - 32) // FRAME)
         if mode not in ("wal", "closed"):
             connection.pragma("cache_size", 2)
             connection.execute("BEGIN")
             write_state(connection, states)
-        return Sample(live, tuple(rows_of(state) for state in range(states)), rows_of(states)).copy(folder / "left")
+        committed = tuple(rows_of(state) for state in range(states))
+        return Sample(live, committed, rows_of(states), tuple(frames) if wal else ()).copy(folder / "left")
 
 
 def read(path: Path, *, key: bytes = KEY, vfs: str = "heliosvfs") -> Rows:

@@ -5,10 +5,12 @@ A log that is cut short gives an earlier commit: who can alter it can as well re
 
 from __future__ import annotations
 
+import itertools
 import struct
 from contextlib import closing
 from pathlib import Path
 
+import apsw
 import pytest
 
 import heliosvfs
@@ -74,19 +76,39 @@ def frame_offset(frame: int) -> int:
     return 32 + frame * FRAME
 
 
-def survives(sample: Sample, *, whole: bool = False) -> None:
-    """Require a state that was committed, or an error; ``whole``: the log was not shortened, so nothing may be lost."""
+def ends_before(sample: Sample, frame: int) -> None:
+    """Require that recovery ends the log before a frame, writes nothing for it, and that the checkpoint keeps that state."""
+    expected = sample.state_before(frame if frame >= 0 else sample.frames[-1] + frame)
+    left = {file: file.read_bytes() for file in (sample.path, sample.beside("-wal"))}
+    with closing(heliosvfs.connect(sample.path, key=KEY, create=False)) as connection:
+        connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+        assert dict(connection.execute("SELECT i, x FROM t").fetchall()) == expected
+    assert {file: file.read_bytes() for file in left} == left
+    sample.path.with_name("db-shm").unlink(missing_ok=True)
+    assert outcome(sample) == expected
+    assert not sample.beside("-wal").exists()
+    assert outcome(sample) == expected
+
+
+def refuses(sample: Sample, kind: type[heliosvfs.HeliosError]) -> heliosvfs.HeliosError:
+    """Require an error that names the file, and that not a byte was changed."""
+    left = {file: file.read_bytes() for file in (sample.path, sample.beside("-wal"))}
     found = outcome(sample)
-    if isinstance(found, heliosvfs.HeliosError):
-        assert not whole
-        assert str(sample.path) in str(found)
-    else:
-        assert found in (sample.states[-1:] if whole else sample.states)
+    assert type(found) is kind
+    assert str(sample.path) in str(found)
+    assert {file: file.read_bytes() for file in left} == left
+    return found
 
 
 def test_the_sample_is_what_these_tests_take_it_for(sample: Sample) -> None:
     """Each state took frames of its own, and none has been checkpointed."""
-    assert frames(sample) > 3 * 8
+    assert frames(sample) == sample.frames[-1]
+    assert all(after - before > 8 for before, after in itertools.pairwise(sample.frames))
+    assert sample.state_before(0) == sample.states[0]
+    assert sample.state_before(sample.frames[1] - 1) == sample.states[0]
+    assert sample.state_before(sample.frames[1]) == sample.states[1]
+    assert sample.state_before(frames(sample) - 1) == sample.states[-2]
+    assert sample.state_before(frames(sample)) == sample.states[-1]
     log = sample.beside("-wal")
     log.rename(log.with_name("kept"))
     assert outcome(sample) == sample.states[0]
@@ -96,63 +118,79 @@ def test_the_sample_is_what_these_tests_take_it_for(sample: Sample) -> None:
 
 @pytest.mark.parametrize("part", PARTS)
 @pytest.mark.parametrize("frame", [0, 1, 9, 20, -2, -1])
-def test_a_flipped_bit_in_a_frame_adds_nothing(sample: Sample, frame: int, part: str) -> None:
+def test_a_flipped_bit_in_a_frame_ends_the_log_before_it(sample: Sample, frame: int, part: str) -> None:
     flip(sample.beside("-wal"), frame_offset(frame % frames(sample)) + PARTS[part])
-    survives(sample)
+    ends_before(sample, frame)
+
+
+@pytest.mark.parametrize("frame", [0, 9, -1])
+def test_a_frame_that_names_an_epoch_to_come_is_refused_and_loses_nothing(sample: Sample, frame: int) -> None:
+    """What another process may have sealed under a key that it has just published is no end of the log."""
+    wal, number = sample.beside("-wal"), frame % frames(sample)
+    flip(wal, frame_offset(number) + PARTS["epoch"], 3)
+    error = refuses(sample, heliosvfs.TamperedError)
+    assert isinstance(error, heliosvfs.TamperedError)
+    assert (error.file, error.page, error.offset) == (str(wal), number + 1, frame_offset(number))
+    flip(wal, frame_offset(number) + PARTS["epoch"], 3)
+    assert outcome(sample) == sample.states[-1]
 
 
 @pytest.mark.parametrize("field", HEADER)
-def test_a_flipped_bit_in_the_header_adds_nothing(sample: Sample, field: str) -> None:
+def test_a_flipped_bit_in_the_header_voids_the_log(sample: Sample, field: str) -> None:
     flip(sample.beside("-wal"), HEADER[field])
-    survives(sample)
+    ends_before(sample, 0)
 
 
 @pytest.mark.parametrize("field", [field for field in HEADER if "checksum" not in field])
-def test_a_header_altered_with_its_checksum_adds_nothing(sample: Sample, field: str) -> None:
-    """The header's checksum is no secret: anybody can put it right."""
+def test_a_header_altered_with_its_checksum_voids_the_log(sample: Sample, field: str) -> None:
+    """The header's checksum is no secret: anybody can put it right. A log of another program is refused."""
     wal = sample.beside("-wal")
     flip(wal, HEADER[field])
     put(wal, 24, _checksum(piece(wal, 0, 24)))
-    survives(sample)
+    if field == "version":
+        refuses(sample, heliosvfs.FormatError)
+    else:
+        ends_before(sample, 0)
 
 
 LENGTHS = [0, 1, 31, 32, 33, 55, 56, 57, 32 + FRAME - 1, 32 + FRAME, 32 + FRAME + 24, 32 + 9 * FRAME + 100, 32 + 20 * FRAME]
 
 
 @pytest.mark.parametrize("length", LENGTHS)
-def test_a_truncated_log_is_an_earlier_commit(sample: Sample, length: int) -> None:
+def test_a_truncated_log_holds_what_was_committed_in_its_whole_frames(sample: Sample, length: int) -> None:
     wal = sample.beside("-wal")
+    expected = sample.state_before(max(0, length - 32) // FRAME)
     wal.write_bytes(wal.read_bytes()[:length])
-    found = outcome(sample)
-    assert found in sample.states
+    assert outcome(sample) == expected
 
 
 @pytest.mark.parametrize(("target", "source"), [(0, 1), (1, 0), (5, 20), (20, 5), (-1, 0), (0, -1)])
-def test_a_frame_at_another_position_adds_nothing(sample: Sample, target: int, source: int) -> None:
+def test_a_frame_at_another_position_ends_the_log_before_it(sample: Sample, target: int, source: int) -> None:
     wal, count = sample.beside("-wal"), frames(sample)
     put(wal, frame_offset(target % count), piece(wal, frame_offset(source % count), FRAME))
-    survives(sample)
+    ends_before(sample, target)
 
 
-def test_frames_that_change_places_add_nothing(sample: Sample) -> None:
+def test_frames_that_change_places_end_the_log(sample: Sample) -> None:
     wal = sample.beside("-wal")
     first, second = piece(wal, frame_offset(3), FRAME), piece(wal, frame_offset(4), FRAME)
     put(wal, frame_offset(3), second + first)
-    survives(sample)
+    ends_before(sample, 3)
 
 
 def test_frames_appended_again_add_nothing(sample: Sample) -> None:
     wal = sample.beside("-wal")
     content = wal.read_bytes()
+    count = frames(sample)
     wal.write_bytes(content + content[32:])
-    survives(sample, whole=True)
+    ends_before(sample, count)
 
 
 @pytest.mark.parametrize("frame", [0, 7, -1])
 @pytest.mark.parametrize("page", [1, 2, 9])
-def test_a_database_page_in_a_frame_adds_nothing(sample: Sample, frame: int, page: int) -> None:
+def test_a_database_page_in_a_frame_ends_the_log_before_it(sample: Sample, frame: int, page: int) -> None:
     put(sample.beside("-wal"), frame_offset(frame % frames(sample)) + 24, piece(sample.path, page_offset(page), PAGE))
-    survives(sample)
+    ends_before(sample, frame)
 
 
 @pytest.mark.parametrize("key", [KEY, OTHER_KEY], ids=["same key", "other key"])
@@ -166,7 +204,7 @@ def test_a_log_of_another_file_adds_nothing(sample: Sample, tmp_path: Path, key:
         wal.write_bytes(wal.read_bytes()[:32] + other[32:])
     else:
         put(wal, frame_offset(4), other[frame_offset(4) : frame_offset(5)])
-    survives(sample)
+    ends_before(sample, 4 if what == "a frame" else 0)
 
 
 class Generations:
@@ -182,24 +220,25 @@ class Generations:
             connection.execute("UPDATE t SET x = 'long ' || x")
             self.older = (folder / "db-wal").read_bytes()
             connection.pragma("wal_checkpoint", "RESTART")
+            ends = [0]
+            connection.set_wal_hook(lambda _connection, _schema, frames: ends.append(frames) or 0)
             connection.executemany("UPDATE t SET x = ? WHERE i = ?", ((text(row, 1), row) for row in range(ROWS)))
-            state = {row: text(row, 1) for row in range(ROWS)}
             before = {row: f"long {text(row, 0)}" for row in range(ROWS)}
-            steps = [{**before, **{row: text(row, 1) for row in range(done)}} for done in range(ROWS)]
-            self.sample = Sample(path, (*steps, state), {}).copy(folder.with_name(folder.name + "-left"))
+            states = [{**before, **{row: text(row, 1) for row in range(done)}} for done in range(ROWS + 1)]
+            self.sample = Sample(path, tuple(states), {}, tuple(ends)).copy(folder.with_name(folder.name + "-left"))
         self.newer = self.sample.beside("-wal").read_bytes()
 
 
 @pytest.mark.parametrize(
     "place", ["behind the end", "first frame", "frame in the middle", "last frame", "all frames", "the whole log"]
 )
-def test_frames_of_an_earlier_generation_add_nothing(tmp_path: Path, place: str) -> None:
+def test_frames_of_an_earlier_generation_end_the_log(tmp_path: Path, place: str) -> None:
     """They authenticate under their own salts, and the header in force has others."""
     generations = Generations(tmp_path / "generations")
     older, newer, sample = generations.older, bytearray(generations.newer), generations.sample
     assert older[16:24] != newer[16:24]
     used = 32 + FRAME * len([0 for at in range(32, len(newer), FRAME) if newer[at : at + FRAME] != older[at : at + FRAME]])
-    assert used > 32 + 10 * FRAME
+    assert used == 32 + sample.frames[-1] * FRAME > 32 + 10 * FRAME
     if place == "behind the end":
         newer[used:] = older[used:]
         newer += older[32 : 32 + 5 * FRAME]
@@ -211,7 +250,7 @@ def test_frames_of_an_earlier_generation_add_nothing(tmp_path: Path, place: str)
         at = {"first frame": 32, "frame in the middle": 32 + 6 * FRAME, "last frame": used - FRAME}[place]
         newer[at : at + FRAME] = older[at : at + FRAME]
     sample.beside("-wal").write_bytes(newer)
-    survives(sample, whole=place == "behind the end")
+    ends_before(sample, {"behind the end": sample.frames[-1], "frame in the middle": 6, "last frame": -1}.get(place, 0))
 
 
 @pytest.mark.parametrize("part", PARTS)
@@ -226,8 +265,10 @@ def test_a_frame_altered_under_an_open_connection_is_refused(tmp_path: Path, par
         for frame in range(count):
             flip(wal, frame_offset(frame) + PARTS[part])
         connection.release_memory()
+        left = {file: file.read_bytes() for file in (path, wal)}
         with pytest.raises(heliosvfs.TamperedError) as caught:
             connection.execute("SELECT * FROM t").fetchall()
+        assert {file: file.read_bytes() for file in left} == left
         assert caught.value.file == str(wal)
         assert caught.value.page
         assert caught.value.offset == frame_offset(caught.value.page - 1)
@@ -245,9 +286,10 @@ def test_a_checkpoint_stops_at_an_altered_frame(tmp_path: Path, part: str) -> No
         connection.executemany("INSERT INTO t VALUES(?, ?)", ((row, text(row, 0)) for row in range(ROWS)))
         last = (tmp_path / "db-wal").stat().st_size - FRAME
         flip(tmp_path / "db-wal", last + PARTS[part])
+        left = (tmp_path / "db-wal").read_bytes()
         with pytest.raises(heliosvfs.TamperedError):
             connection.pragma("wal_checkpoint", "TRUNCATE")
-        assert (tmp_path / "db-wal").stat().st_size == last + FRAME
+        assert (tmp_path / "db-wal").read_bytes() == left
         flip(tmp_path / "db-wal", last + PARTS[part])
         connection.pragma("wal_checkpoint", "TRUNCATE")
         assert connection.execute("SELECT count(*) FROM t").get == ROWS
