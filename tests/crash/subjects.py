@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import secrets
 import sqlite3
 from typing import TYPE_CHECKING, Protocol
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-__all__ = ["HELIOS", "KEY_NAMES", "PLAIN", "Helios", "Plain", "Subject"]
+__all__ = ["HELIOS", "KEY_NAMES", "PLAIN", "Helios", "Plain", "Subject", "is_created"]
 
 KEY_NAMES = ("first", "second", "third", "fourth")
 
@@ -38,7 +39,7 @@ class Subject(Protocol):
         """Attach a second database of the same kind, creating it where there is none."""
 
     def intrude(self, path: Path, base: str) -> None:
-        """Open the database in ways that must fail; the caller sees to it that nothing changed."""
+        """Open the database in ways that must fail, or find nothing before it is one; the caller sees that nothing changed."""
 
     def is_foreign(self, data: bytes) -> bool:
         """Tell whether a file that was being created looks like somebody else's, so that it must be refused."""
@@ -46,8 +47,8 @@ class Subject(Protocol):
     def check(self, path: Path, vfs: str) -> None:
         """Check a database, that is not open, page by page; raise where a page is bad."""
 
-    def backup(self, source: apsw.Connection, destination: apsw.Connection) -> None:
-        """Copy one open database onto another."""
+    def backup(self, source: apsw.Connection, destination: apsw.Connection, schema: str) -> None:
+        """Copy a database of one connection onto the main one of another."""
 
 
 class Plain:
@@ -90,9 +91,9 @@ class Plain:
     def check(self, path: Path, vfs: str) -> None:
         """Do nothing: integrity_check has seen all there is."""
 
-    def backup(self, source: apsw.Connection, destination: apsw.Connection) -> None:
+    def backup(self, source: apsw.Connection, destination: apsw.Connection, schema: str) -> None:
         """Copy with SQLite's backup API."""
-        with destination.backup("main", source, "main") as copy:
+        with destination.backup("main", source, schema) as copy:
             copy.step()
 
 
@@ -148,25 +149,25 @@ class Helios:
 
     def intrude(self, path: Path, base: str) -> None:
         """Try the stdlib's sqlite3, which knows nothing of our format, and a wrong key."""
+        data = path.read_bytes() if path.exists() else b""
+        tables = "SELECT count(*) FROM sqlite_schema"
         try:
             with contextlib.closing(sqlite3.connect(path)) as stock:
-                stock.execute("SELECT count(*) FROM sqlite_schema").fetchall()
-        except sqlite3.Error:
-            pass
+                assert stock.execute(tables).fetchall() == [(0,)]
+        except sqlite3.DatabaseError:
+            assert data, "stock SQLite refuses an empty file"
         else:
-            message = "stock SQLite could read the schema"
-            raise AssertionError(message)
+            assert not data, "stock SQLite could read the schema"
         try:
             with (
                 _helios_vfs(base, secrets.token_bytes(32)) as name,
                 contextlib.closing(apsw.Connection(str(path), vfs=name)) as stranger,
             ):
-                stranger.execute("SELECT count(*) FROM sqlite_schema").fetchall()
+                assert stranger.execute(tables).fetchall() == [(0,)]
         except heliosvfs.HeliosError:
-            pass
+            assert data, "a new key is refused for an empty file"
         else:
-            message = "a wrong key could read the schema"
-            raise AssertionError(message)
+            assert not is_created(data), "a wrong key could read the schema"
 
     def is_foreign(self, data: bytes) -> bool:
         """Tell whether garbage came where the magic should be, before there was a second copy of the superblock.
@@ -180,10 +181,16 @@ class Helios:
         report = check(path, vfs=vfs)
         assert report.ok, report
 
-    def backup(self, source: apsw.Connection, destination: apsw.Connection) -> None:
+    def backup(self, source: apsw.Connection, destination: apsw.Connection, schema: str) -> None:
         """Copy with SQLite's backup API."""
-        with destination.backup("main", source, "main") as copy:
+        with destination.backup("main", source, schema) as copy:
             copy.step()
+
+
+def is_created(data: bytes) -> bool:
+    """Tell whether a file has a whole copy of the superblock: until then its creation may begin anew, under any key."""
+    copies = [data[start : start + COPY_SIZE] for start in (0, COPY_SIZE)]
+    return any(hashlib.sha256(copy[:-32]).digest() == copy[-32:] for copy in copies if len(copy) == COPY_SIZE)
 
 
 @contextlib.contextmanager
