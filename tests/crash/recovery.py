@@ -187,7 +187,8 @@ def _recovered(recording: Recording, files: Mapping[str, bytes], crash: Crash) -
         recorder.log = None
         _require_keys(recording, crash, recorder.name)
         for schema in filled:
-            subject.check(path.with_name(schema), vfs)
+            garbage = mode.journal == "persist" and not mode.psow
+            subject.check(path.with_name(schema), vfs, tolerates_a_bad_journal_header=garbage)
         with contextlib.closing(_opened(recording, vfs)) as connection:
             for schema in recording.schemas:
                 with contextlib.closing(subject.connect(path.with_name(f"copy of {schema}"), vfs)) as copy:

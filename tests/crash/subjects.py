@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import re
 import secrets
 import sqlite3
+from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 import apsw
@@ -44,7 +46,7 @@ class Subject(Protocol):
     def is_foreign(self, data: bytes) -> bool:
         """Tell whether a file that was being created looks like somebody else's, so that it must be refused."""
 
-    def check(self, path: Path, vfs: str) -> None:
+    def check(self, path: Path, vfs: str, *, tolerates_a_bad_journal_header: bool = False) -> None:
         """Check a database, that is not open, page by page; raise where a page is bad."""
 
     def backup(self, source: apsw.Connection, destination: apsw.Connection, schema: str) -> None:
@@ -88,7 +90,7 @@ class Plain:
         """Return False: SQLite makes a database of what it recognises or of an empty file."""
         return False
 
-    def check(self, path: Path, vfs: str) -> None:
+    def check(self, path: Path, vfs: str, *, tolerates_a_bad_journal_header: bool = False) -> None:
         """Do nothing: integrity_check has seen all there is."""
 
     def backup(self, source: apsw.Connection, destination: apsw.Connection, schema: str) -> None:
@@ -176,15 +178,23 @@ class Helios:
         """
         return len(data) <= COPY_SIZE and any(byte not in {0, ours} for byte, ours in zip(data, MAGIC, strict=False))
 
-    def check(self, path: Path, vfs: str) -> None:
-        """Run the library's own check."""
+    def check(self, path: Path, vfs: str, *, tolerates_a_bad_journal_header: bool = False) -> None:
+        """Run the library's own check.
+
+        A header that became garbage while it was written over can't be told from one that was altered: that is reported.
+        """
         report = check(path, vfs=vfs)
+        if tolerates_a_bad_journal_header and report.problems and all(map(_BAD_HEADER.search, report.problems)):
+            report = replace(report, problems=())
         assert report.ok, report
 
     def backup(self, source: apsw.Connection, destination: apsw.Connection, schema: str) -> None:
         """Copy with SQLite's backup API."""
         with destination.backup("main", source, schema) as copy:
             copy.step()
+
+
+_BAD_HEADER = re.compile("^the first header of the journal is torn or damaged, and nothing was rolled back")
 
 
 def is_created(data: bytes) -> bool:
