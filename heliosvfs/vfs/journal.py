@@ -80,7 +80,7 @@ class JournalFile(apsw.VFSFile):
         self._record = (-1, 0)  # offset and page number of a record whose page comes next
         self._page = (-1, 0, b"")  # of the page sealed or opened last: offset behind it, number, tag (b"": it did not open)
         self._unsynced = True  # whether something was written since the last sync
-        self._durable = False  # whether the records that the last header counts were durable before it did
+        self._durable_to = 0  # offset behind the records that the last header counts, if they were durable before it did
         self._verified = _NOTHING  # offset and fields of the header that was verified last, while the journal stays as it is
         self._number = (-1, 0)  # offset and value of the word that was read last, which may be a page number
         super().__init__(base, name, flags)
@@ -180,9 +180,14 @@ class JournalFile(apsw.VFSFile):
             if offset == 0:
                 self._headers.clear()
             self._note_header(offset, header[_NONCE])
-            self._durable = bool(header[_DURABLE]) and header[8:_COUNT_END] != _NO_COUNT
+            self._durable_to = self._end_of_records(offset, header) if header[_DURABLE] else 0
         self._verified = (offset, header[:_FIELDS])
         return _SQLITE_MAGIC
+
+    def _end_of_records(self, offset: int, header: bytes) -> int:
+        """Return the offset behind the records that a header counts, 0 if it does not count them."""
+        count, sector, page = (int.from_bytes(header[at : at + _WORD], "big") for at in (8, 20, 24))
+        return 0 if header[8:_COUNT_END] == _NO_COUNT else offset + sector + count * (page + 2 * _WORD)
 
     # -- reading -----------------------------------------------------------------------------------------------------
 
@@ -226,13 +231,12 @@ class JournalFile(apsw.VFSFile):
         number = self._number[1]  # the one that SQLite has seen
         sealed = super().xRead(self._page_size, offset).ljust(self._page_size, b"\0")
         self._page = (offset + self._page_size, number, b"")
-        if number in (0, self._lock_page):
-            return bytes(self._page_size)  # the lock-byte page is the name of a super-journal, never a page
         try:
             plain = self._open(sealed, number)
         except (NotAuthenticError, UnknownEpochError):
             # What does not have to open is what a torn write or an earlier transaction left here: its epoch may be any number.
             # A record under an epoch that only a newer superblock has does have to: that superblock was durable before it.
+            # The name of a super-journal, under the number of the lock-byte page, never opens, and is not counted.
             if self._must_open(offset):
                 raise self._damaged(offset, number) from None
             return bytes(self._page_size)
@@ -252,7 +256,7 @@ class JournalFile(apsw.VFSFile):
 
     def _must_open(self, offset: int) -> bool:
         """Tell whether the record at ``offset`` is known to be whole: written here, or durable before it was counted."""
-        return offset < self._written_to if self._is_own() else self._durable
+        return offset < (self._written_to if self._is_own() else self._durable_to)
 
     def _damaged(self, offset: int, number: int) -> TamperedError:
         msg = f"{self._path}: the record of page {number} at offset {offset} is damaged or was tampered with"

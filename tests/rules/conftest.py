@@ -27,9 +27,10 @@ def files_of_database(path: Path) -> dict[str, bytes]:
 def crashed(tmp_path: Path) -> Crash:
     """Return a function that makes a database whose writer died: in a WAL, or in the middle of a transaction."""
 
-    def make(mode: str, *, page_size: int = 512, key: heliosvfs.keyring.Key = KEY) -> Path:
+    def make(mode: str, *, page_size: int = 512, key: heliosvfs.keyring.Key = KEY, synchronous: str = "full") -> Path:
         live = tmp_path / f"live-{mode}.db"
         with closing(heliosvfs.connect(live, key=key, journal_mode=mode, page_size=page_size, cache_mb=0.01)) as connection:
+            connection.pragma("synchronous", synchronous)
             connection.execute("CREATE TABLE t(id INTEGER PRIMARY KEY, state TEXT, filler BLOB)")
             with connection:
                 connection.executemany("INSERT INTO t VALUES(?, 'committed', randomblob(60))", ((n,) for n in range(ROWS)))
@@ -47,9 +48,9 @@ def crashed(tmp_path: Path) -> Crash:
     return make
 
 
-def states(path: Path, key: heliosvfs.keyring.Key = KEY) -> dict[str, int]:
+def states(path: Path, key: heliosvfs.keyring.Key = KEY, vfs: str = "heliosvfs") -> dict[str, int]:
     """Open a database and count its rows by state."""
-    with closing(heliosvfs.connect(path, key=key, create=False)) as connection:
+    with closing(heliosvfs.connect(path, key=key, create=False, vfs=vfs)) as connection:
         assert connection.pragma("integrity_check") == "ok"
         return dict(connection.execute("SELECT state, count(*) FROM t GROUP BY state").fetchall())
 
