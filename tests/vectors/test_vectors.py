@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import sqlite3
@@ -14,7 +15,8 @@ import pytest
 
 import heliosvfs
 from heliosvfs.keys import Secret, derive_kek, epoch_wrapping_key, superblock_hmac_key
-from heliosvfs.vfs import files_of
+from heliosvfs.pages import KIND_DATABASE
+from heliosvfs.vfs import DatabaseFile, files_of
 from tests.decoder import reader
 
 HERE = Path(__file__).parent
@@ -60,12 +62,52 @@ def test_the_independent_reader_reads_a_vector(name: str, secret: str | bytes, t
         assert plain.execute("PRAGMA integrity_check").fetchone() == ("ok",)
 
 
+def trailer(sealed: bytes) -> dict[str, str | int]:
+    """Return the parts of a page's last 32 bytes."""
+    return {
+        "tag": sealed[-32:-16].hex(),
+        "nonce": sealed[-16:-4].hex(),
+        "epoch": int.from_bytes(sealed[-4:-1], "big"),
+        "sub_key_number": sealed[-1],
+    }
+
+
+def page_one(file: DatabaseFile, path: Path) -> dict[str, str | int]:
+    """Return what the product makes of page 1 as it is on disk, before any recovery."""
+    layout, keys = file.pages.layout, file.page_keys()
+    start = layout.offset(1)
+    sealed = path.read_bytes()[start : start + layout.page_size]
+    return {
+        "offset": start,
+        **trailer(sealed),
+        "sub_key": keys.sub_key(sealed[-4:]).hex(),
+        "associated_data": (keys.prefix(KIND_DATABASE, sealed[-4:]) + (1).to_bytes(4, "big")).hex(),
+        "plaintext_sha256": hashlib.sha256(bytes(file.xRead(layout.page_size, 0))[:-32]).hexdigest(),
+    }
+
+
+def page_one_by_the_reader(database: reader.Database) -> dict[str, str | int]:
+    """Return what the independent reader makes of it, with what docs/FORMAT.md says of sub-keys and associated data."""
+    start = max(32768, database.page_size)
+    sealed = database.data[start : start + database.page_size]
+    epoch = database.epochs[int.from_bytes(sealed[-4:-1], "big")]
+    return {
+        "offset": start,
+        **trailer(sealed),
+        "sub_key": reader.expand(epoch, b"heliosvfs 1 sub-key" + database.uuid + sealed[-1:]).hex(),
+        "associated_data": (b"heliosvfs1\1" + database.uuid + sealed[-4:] + b"\0\0\0\1").hex(),
+        "plaintext_sha256": hashlib.sha256(database.pages()[1][: database.page_size - 32]).hexdigest(),
+    }
+
+
 @pytest.mark.parametrize("name", EXPECTED)
 def test_every_value_between_secret_and_page_is_as_frozen(name: str, tmp_path: Path) -> None:
     """Both implementations derive the values that the vector states."""
     values = VECTORS["files"][name]
     path = copy_of(name, tmp_path)
     database = reader.Database(path, RAW)
+    assert database.document["uuid"] == values["uuid"]
+    assert database.page_size == values["page_size"]
     assert database.master.hex() == values["master_key"]
     assert database.epochs[1].hex() == values["epoch_1_key"]
     for slot in database.document["slots"]:
@@ -76,6 +118,10 @@ def test_every_value_between_secret_and_page_is_as_frozen(name: str, tmp_path: P
             secret = SECRETS[slot.label]
             kek = derive_kek(Secret.raw(secret) if isinstance(secret, bytes) else Secret.passphrase(secret), slot.kdf)
             assert kek.hex() == values["keks"][slot.label]
+        connection.execute(f"PRAGMA key = \"x'{RAW.hex()}'\"")
+        file = files_of(connection)[0]
+        assert page_one(file, path) == values["page_1"]
+    assert page_one_by_the_reader(database) == values["page_1"]
     master = bytes.fromhex(values["master_key"])
     assert superblock_hmac_key(master).hex() == values["superblock_hmac_key"]
     assert epoch_wrapping_key(master).hex() == values["epoch_wrapping_key"]
