@@ -147,9 +147,13 @@ def test_attach_with_a_key_clause_never_makes_or_opens_a_plain_file(tmp_path: Pa
     with closing(heliosvfs.connect(tmp_path / "db", key=KEY)) as connection:
         with pytest.raises(heliosvfs.KeyUnavailableError, match=r"Connection.attach"):
             connection.execute("ATTACH ? AS other KEY 'o'", (str(tmp_path / "other"),))
-        with pytest.raises((heliosvfs.KeyUnavailableError, heliosvfs.RefusedWriteError), match=r"Connection.attach"):
-            connection.execute("ATTACH ? AS new KEY 'n'; CREATE TABLE new.t(x)", (str(tmp_path / "new"),))
-        assert b"SQLite" not in (tmp_path / "new").read_bytes()
+        assert [name for _, name, _ in connection.execute("PRAGMA database_list")] == ["main"]
+        connection.execute("ATTACH ? AS new KEY 'n'", (str(tmp_path / "new"),))
+        assert connection.execute("SELECT * FROM new.sqlite_schema").fetchall() == []
+        for statement in ("CREATE TABLE new.t(x)", "PRAGMA new.user_version = 1"):
+            with pytest.raises(heliosvfs.RefusedWriteError, match=r"Connection.attach"):
+                connection.execute(statement)
+            assert (tmp_path / "new").read_bytes() == b""
     heliosvfs.default_keyring.add("other's key", b"o" * 32)
     try:
         with closing(heliosvfs.connect(tmp_path / "db", key=KEY)) as connection:
