@@ -24,11 +24,27 @@ SUPERBLOCK = 32768
 CHINOOK = Path(__file__).parents[3] / "shared" / "data" / "chinook.sqlite"
 
 
+TEMPORARY = {
+    "statement journal": apsw.SQLITE_OPEN_SUBJOURNAL,
+    "sort": apsw.SQLITE_OPEN_TEMP_JOURNAL,
+    "temporary database": apsw.SQLITE_OPEN_TEMP_DB,
+}
+SUPER_JOURNAL = "super-journal"
+ROLLBACK = {"delete", "truncate", "persist"}
+BESIDE = {
+    **{mode: {"db-journal", "statement journal", SUPER_JOURNAL} for mode in ROLLBACK},
+    "memory": set(),
+    "off": set(),
+    "wal": {"db-wal", "statement journal"},
+}
+
+
 class _RecordingFile(apsw.VFSFile):
     def __init__(self, base: str, name: str | apsw.URIFilename | None, flags: list[int], written: dict[str, list[bytes]]) -> None:
         super().__init__(base, name, flags)
         path = name.filename() if isinstance(name, apsw.URIFilename) else name
-        self._written = written["temporary" if path is None else path]
+        kind = next((kind for kind, flag in TEMPORARY.items() if flags[0] & flag), "temporary")
+        self._written = written[kind if path is None else path]
 
     def xWrite(self, data: bytes, offset: int) -> None:
         self._written.append(bytes(data))
@@ -81,8 +97,12 @@ def test_nothing_below_the_vfs_is_plaintext(tmp_path: Path, recorded: RecordingV
             copy.backup("main", connection, "main") as backup,
         ):
             backup.step()
-    kinds = {Path(name).name.removeprefix("db").removeprefix("aux") for name in recorded.written}
-    assert {"", "into", "backup", "temporary"} <= kinds or any("etilqs" in kind for kind in kinds)
+    written = {
+        SUPER_JOURNAL if "-mj" in name else Path(name).name for name, pieces in recorded.written.items() if b"".join(pieces)
+    }
+    assert written >= {"db", "aux", "into", "backup", "backup-wal", "sort", "temporary database", *BESIDE[journal_mode]}
+    journal = b"".join(recorded.written[f"{path}-journal"])
+    assert (len(journal) > 100_000) == (journal_mode in ROLLBACK), "a database is made with a journal, of headers only"
     for name, pieces in recorded.written.items():
         data = b"\n".join(pieces)
         assert MARKER[:WINDOW].encode() not in data, name
