@@ -151,7 +151,7 @@ def test_attach_with_a_key_clause_never_makes_or_opens_a_plain_file(tmp_path: Pa
         connection.execute("ATTACH ? AS new KEY 'n'", (str(tmp_path / "new"),))
         assert connection.execute("SELECT * FROM new.sqlite_schema").fetchall() == []
         for statement in ("CREATE TABLE new.t(x)", "PRAGMA new.user_version = 1"):
-            with pytest.raises(heliosvfs.RefusedWriteError, match=r"Connection.attach"):
+            with pytest.raises(heliosvfs.KeyUnavailableError, match=r"Connection.attach"):
                 connection.execute(statement)
             assert (tmp_path / "new").read_bytes() == b""
     heliosvfs.default_keyring.add("other's key", b"o" * 32)
@@ -159,6 +159,10 @@ def test_attach_with_a_key_clause_never_makes_or_opens_a_plain_file(tmp_path: Pa
         with closing(heliosvfs.connect(tmp_path / "db", key=KEY)) as connection:
             connection.execute("ATTACH ? AS other", (f"file:{tmp_path}/other?heliosvfs_key=other's%20key",))
             connection.execute("CREATE TABLE other.t(x)")
+            connection.execute("ATTACH ? AS newer", (f"file:{tmp_path}/newer?heliosvfs_key=other's%20key",))
+            with pytest.raises(heliosvfs.RefusedWriteError, match=r"Connection.attach"):  # it would leave no room for seals
+                connection.execute("CREATE TABLE newer.t(x)")
+            assert (tmp_path / "newer").read_bytes() == b""
     finally:
         heliosvfs.default_keyring.discard("other's key")
 

@@ -560,7 +560,7 @@ def test_frames_of_a_damaged_wal_are_not_used_and_it_is_said(path, commit, place
     report = salvage(copy, path + ".saved", key=KEY)
     if place == "header" or commit == 1:
         assert report.tables == {}
-        assert any("frames of the WAL were not used" in problem for problem in report.problems)
+        assert any("frames of the WAL do not count for SQLite" in problem for problem in report.problems)
         assert not report.complete
     else:
         assert report.tables == {"t": 0}
