@@ -33,10 +33,10 @@ from heliosvfs.vfs.page_io import ZEROS
 if TYPE_CHECKING:
     from heliosvfs.vfs.database import DatabaseFile
 
-__all__ = ["JournalFile", "record_checksum"]
+__all__ = ["OUR_MAGIC", "JournalFile", "record_checksum"]
 
 _SQLITE_MAGIC = bytes.fromhex("d9d505f920a163d7")
-_OUR_MAGIC = b"\0HELIOSJ"
+OUR_MAGIC = b"\0HELIOSJ"
 _FIELDS = 28  # magic(8) records(4) nonce(4) initial pages(4) sector size(4) page size(4)
 _COUNT_END = 12  # magic and record count, which syncJournal writes together
 _NONCE = slice(12, 16)
@@ -131,7 +131,7 @@ class JournalFile(apsw.VFSFile):
         self._bind(int.from_bytes(data[24:28], "big"))
         self._note_header(offset, data[_NONCE])
         if data.startswith(_SQLITE_MAGIC):
-            data = _OUR_MAGIC + data[8:_FIELDS] + self.mac(data, offset) + data[_MAC_END:]
+            data = OUR_MAGIC + data[8:_FIELDS] + self.mac(data, offset) + data[_MAC_END:]
         super().xWrite(data, offset)
         self._unsynced = True
 
@@ -141,7 +141,7 @@ class JournalFile(apsw.VFSFile):
         durable = bytes([not self._unsynced])
         if data.startswith(_SQLITE_MAGIC):
             mac = self.mac(fields.ljust(_DURABLE, b"\0") + durable, offset)
-            super().xWrite(_OUR_MAGIC + fields[8:] + mac + durable, offset)
+            super().xWrite(OUR_MAGIC + fields[8:] + mac + durable, offset)
         else:
             super().xWrite(data, offset)
 
@@ -163,7 +163,7 @@ class JournalFile(apsw.VFSFile):
             # at the very end of the file the magic is that of a super-journal's name (readSuperJournal)
             msg = f"{self._path} is not a heliosvfs journal, though it lies beside a heliosvfs database: move it away"
             raise FormatError(msg)
-        if magic != _OUR_MAGIC:
+        if magic != OUR_MAGIC:
             return magic
         due, found = self.mac(header, offset), header[_FIELDS:_MAC_END]
         if not hmac.compare_digest(due, found):
@@ -201,7 +201,7 @@ class JournalFile(apsw.VFSFile):
         self._database.page_keys()
         if amount == 1 and offset == 0:  # hasHotJournal: is the first byte zero?
             magic = super().xRead(8, 0)
-            return _SQLITE_MAGIC[:1] if magic == _OUR_MAGIC else magic[:1]
+            return _SQLITE_MAGIC[:1] if magic == OUR_MAGIC else magic[:1]
         if amount == len(_SQLITE_MAGIC) and offset % 512 == 0:
             return self._read_magic(offset)
         if self._headers and amount == self._page_size:

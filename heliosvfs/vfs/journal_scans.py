@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from heliosvfs.errors import TamperedError
 from heliosvfs.layout import Layout
-from heliosvfs.vfs.journal import JournalFile, record_checksum
+from heliosvfs.vfs.journal import OUR_MAGIC, JournalFile, record_checksum
 
 __all__ = ["JournalScan", "scan_journal"]
 
@@ -91,8 +91,10 @@ class _Scanning:
             self._doubt(str(error))
             return
         if not is_header:
-            # zeros are a header that was not counted yet, or that of a transaction which has ended (zeroJournalHdr)
-            if self._first[:_COUNT_END].strip(b"\0") or self._first[_FIELDS:].strip(b"\0"):
+            # Zeros are a header that was not counted yet, or that of a transaction which has ended (zeroJournalHdr), even if a
+            # part of the HMAC is there: magic, count and HMAC are one write. With our magic the rest of that is missing, or
+            # JournalFile would have refused it.
+            if self._first[:_COUNT_END].strip(b"\0") and not self._first.startswith(OUR_MAGIC):
                 self._doubt("the first header of the journal is torn or damaged, and nothing was rolled back")
             return
         absent = self._super_journal()
