@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from tests.compat.conftest import Suite
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -24,24 +24,13 @@ RAN = re.compile(r"^Ran (\d+) tests? in", re.MULTILINE)
 
 @pytest.mark.compat
 @pytest.mark.timeout(600)
-def test_apsws_suite_fails_only_where_it_must(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, str(HERE / "apsw_default_vfs.py"), "-v"],
-        cwd=tmp_path,
-        env={**os.environ, "TMPDIR": str(tmp_path)},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        timeout=580,
-        check=False,
-    )
-    ran = RAN.findall(done.stdout)
-    assert ran, f"the suite did not end: exit status {done.returncode}\n{done.stdout[-3000:]}"
+def test_apsws_suite_fails_only_where_it_must(apsws_suite: Suite) -> None:
+    status, output = apsws_suite.ended()
+    ran = RAN.findall(output)
+    assert ran, f"the suite did not end: exit status {status}\n{output[-3000:]}"
     assert sum(map(int, ran)) > 150
-    failed = set(FAILED.findall(done.stdout))
-    assert failed == set(KNOWN), done.stdout[-5000:]
+    failed = set(FAILED.findall(output))
+    assert failed == set(KNOWN), output[-5000:]
 
 
 def test_the_documentation_lists_every_known_failure() -> None:
