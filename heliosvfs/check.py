@@ -17,13 +17,12 @@ from dataclasses import dataclass
 import apsw
 
 from heliosvfs import btrees
-from heliosvfs.connection import Connection
 from heliosvfs.errors import DiskFullError, HeliosError, UsageError
 from heliosvfs.keyring import Key
 from heliosvfs.opening import connect, open_untouched
 from heliosvfs.vfs import DatabaseFile, PageView, files_of, view_of
 
-__all__ = ["BadPage", "CheckReport", "check", "missing_here", "open_pages"]
+__all__ = ["BadPage", "CheckReport", "check", "findings", "missing_here", "open_pages"]
 
 Progress = Callable[[int, int], None]
 _BATCH = 256  # pages between two calls of a progress function
@@ -239,6 +238,18 @@ def _integrity(
         return (f"it can't be opened: {error}",), ()
     connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, int(keeps_wal))
     try:
+        return findings(connection)
+    finally:
+        connection.close()
+
+
+def findings(connection: apsw.Connection) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Run integrity_check on a connection; return what it found, and what it lacked of the database's application.
+
+    Raises:
+        UsageError, DiskFullError, apsw.BusyError: It could not run now.
+    """
+    try:
         return _found_by(connection, "integrity_check"), ()
     except apsw.SQLError as error:  # SQLite could not even begin
         return _in_pieces(connection, error)
@@ -246,15 +257,13 @@ def _integrity(
         raise
     except (HeliosError, apsw.Error) as error:
         return (f"integrity_check stopped: {error}",), ()
-    finally:
-        connection.close()
 
 
-def _found_by(connection: Connection, check: str) -> tuple[str, ...]:
+def _found_by(connection: apsw.Connection, check: str) -> tuple[str, ...]:
     return tuple(str(text) for (text,) in connection.execute(f"PRAGMA main.{check}") if text != "ok")
 
 
-def _in_pieces(connection: Connection, why: apsw.SQLError) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _in_pieces(connection: apsw.Connection, why: apsw.SQLError) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Check each table for itself, then the whole as far as no expression is evaluated; return findings, and what is lacking.
 
     Args:
@@ -287,7 +296,7 @@ def _in_pieces(connection: Connection, why: apsw.SQLError) -> tuple[tuple[str, .
     return tuple(dict.fromkeys(found)), known
 
 
-def _lacks_for(connection: Connection, query: str) -> str:
+def _lacks_for(connection: apsw.Connection, query: str) -> str:
     """Return what a query lacks: integrity_check does not say which tokenizer an index for full-text search would have needed."""
     try:
         connection.execute(query).fetchall()

@@ -21,7 +21,7 @@ from urllib.parse import quote
 import apsw
 import msgspec
 
-from heliosvfs.check import check, missing_here, open_pages
+from heliosvfs.check import check, findings, missing_here, open_pages
 from heliosvfs.errors import FormatError, HeliosError, TamperedError, UsageError
 from heliosvfs.keyring import Key, as_secret
 from heliosvfs.keys import KdfSettings
@@ -141,7 +141,26 @@ def decrypt(
         connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, int(keeps_wal))
         base = next(name for name in apsw.vfs_names() if name != vfs) if apsw.vfs_names()[0] == vfs else apsw.vfs_names()[0]
         job = _Job(os.fspath(source), os.fspath(dest), f"vfs={quote(base)}&reserve=0", progress)
-        return job.run(connection, None, lambda partial: _open_plain(partial, vfs=base))
+        return job.run(connection, None, lambda partial: _proven_plain(partial, base))
+
+
+def _proven_plain(partial: str, vfs: str) -> apsw.Connection:
+    """Return a connection to a plain copy that SQLite finds nothing wrong with; where it lacks a function, it has looked so far.
+
+    Raises:
+        TamperedError: It does.
+    """
+    connection = _open_plain(partial, vfs=vfs)
+    try:
+        found, _ = findings(connection)
+    except BaseException:
+        connection.close()
+        raise
+    if found:
+        connection.close()
+        msg = f"the copy does not pass its check: {list(found)}"
+        raise TamperedError(msg, file=partial)
+    return connection
 
 
 def _instead_of_plain(path: str) -> str:

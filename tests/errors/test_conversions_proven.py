@@ -15,7 +15,7 @@ import apsw
 import pytest
 
 import heliosvfs
-from heliosvfs.convert import decrypt, encrypt
+from heliosvfs.convert import ConvertReport, decrypt, encrypt
 
 KEY = bytes(range(32))
 PAGE = 4096
@@ -108,21 +108,28 @@ def test_an_encrypted_copy_with_a_page_that_does_not_open_is_refused_and_removed
     assert plain.read_bytes() == before
 
 
-def test_an_encrypted_copy_whose_index_lacks_an_entry_is_refused_and_removed(plain: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("convert", [encrypt, decrypt])
+def test_a_copy_whose_index_lacks_an_entry_is_refused_and_removed(
+    plain: Path, tmp_path: Path, convert: Callable[..., ConvertReport]
+) -> None:
     """Each of its pages opens, and each row is there: only integrity_check tells."""
+    source = plain
+    if convert is decrypt:
+        source = tmp_path / "sealed.db"
+        encrypt(plain, source, key=KEY)
     partial = tmp_path / "copy.db.partial"
 
     def alter() -> None:
-        with closing(heliosvfs.connect(partial, key=KEY)) as copy:
+        opened = apsw.Connection(str(partial)) if convert is decrypt else heliosvfs.connect(partial, key=KEY)
+        with closing(opened) as copy:
             sql = copy.execute("SELECT sql FROM sqlite_schema WHERE name = 't_x'").get
             copy.execute("PRAGMA writable_schema = on")
             copy.execute("UPDATE sqlite_schema SET sql = sql || ' WHERE x > 2' WHERE name = 't_x'")
             copy.execute("PRAGMA writable_schema = reset; REINDEX t_x; PRAGMA writable_schema = on")
             copy.execute("UPDATE sqlite_schema SET sql = ? WHERE name = 't_x'", (sql,))
 
-    before, altering = plain.read_bytes(), Altering(alter)
+    before, altering = {file.name: file.read_bytes() for file in tmp_path.iterdir()}, Altering(alter)
     with pytest.raises(heliosvfs.TamperedError, match=r"does not pass its check: .*missing from index t_x"):
-        encrypt(plain, tmp_path / "copy.db", key=KEY, progress=altering)
+        convert(source, tmp_path / "copy.db", key=KEY, progress=altering)
     assert len(altering.calls) == 1
-    assert [file.name for file in tmp_path.iterdir()] == ["plain.db"]
-    assert plain.read_bytes() == before
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
