@@ -186,7 +186,12 @@ class FrameWriter:
         pieces, self._pieces = self._pieces, None
         self._wal.recovering = False
         size = len(data)
-        if pieces is not None:
+        if offset == 0 and size == WAL_HEADER:  # the log begins anew: a frame that an interrupt has left half-written is void
+            header = bytes(data)
+            self._wal.salts = header[SALTS]
+            self.forget()
+            self._base.write(header_on_disk(header), 0)
+        elif pieces is not None:
             if offset != pieces.next:
                 raise self._refused(size, offset)
             self._continue(pieces, bytes(data))
@@ -197,11 +202,6 @@ class FrameWriter:
                 self._append(held[0], held[1], data)
             else:
                 self._begin(held[0], held[1] + bytes(data), self.salts_of(held[1]))
-        elif offset == 0 and size == WAL_HEADER:
-            header = bytes(data)
-            self._wal.salts = header[SALTS]
-            self.forget()
-            self._base.write(header_on_disk(header), 0)
         else:
             self._write_alone(data, offset)
 

@@ -81,6 +81,21 @@ def test_another_header_takes_its_place(held: tuple[ObservingVFS, WalFile, bytes
     assert not base.writes("-wal")
 
 
+def test_a_log_that_begins_anew_takes_its_place(tmp_path: Path) -> None:
+    """An interrupt kept its page from us, others checkpointed the log, and what is written next is a healthy transaction's."""
+    with closing(heliosvfs.connect(tmp_path / "db", key=KEY, page_size=PAGE)) as connection:
+        connection.execute("CREATE TABLE t(x)")
+        wal = files_of(connection)[0].wal
+        assert wal is not None
+        wal.xWrite(struct.pack(">II", 2, 0) + wal.salts + b"checksum", wal.xFileSize())
+        with closing(heliosvfs.connect(tmp_path / "db", key=KEY)) as other:
+            other.pragma("wal_checkpoint", "RESTART")
+        connection.execute("INSERT INTO t VALUES(1)")
+    with closing(heliosvfs.connect(tmp_path / "db", key=KEY)) as connection:
+        assert connection.execute("SELECT x FROM t").get == 1
+        assert connection.pragma("integrity_check") == "ok"
+
+
 def test_closing_writes_nothing(tmp_path: Path) -> None:
     with observed() as (base, vfs):
         connection = heliosvfs.connect(tmp_path / "db", key=KEY, page_size=PAGE, vfs=vfs)
