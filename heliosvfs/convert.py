@@ -30,7 +30,7 @@ from heliosvfs.opening import connect, open_untouched, require_regular
 from heliosvfs.partials import named_when_done
 from heliosvfs.vfs import Credential, presenting
 
-__all__ = ["VIRTUAL", "ConvertReport", "decrypt", "encrypt"]
+__all__ = ["VIRTUAL", "ConvertReport", "decrypt", "encrypt", "quoted"]
 
 Progress = Callable[[int, int], None]
 
@@ -354,7 +354,7 @@ def _any_collation(connection: apsw.Connection) -> Iterator[None]:
 
 def _hash(connection: apsw.Connection, table: str) -> tuple[int, str]:
     """Return the number of rows of a table and a SHA-256 over rowid and values, in the order in which they are stored."""
-    name = _quoted(table)
+    name = quoted(table)
     # a PRAGMA, not its function: a table of the database may have the name of that
     described = list(connection.execute(f"PRAGMA main.table_xinfo({name})"))
     names = {str(column).lower() for _, column, _, _, _, _, _ in described}
@@ -363,11 +363,11 @@ def _hash(connection: apsw.Connection, table: str) -> tuple[int, str]:
     if rowid is not None and _has_rowid(connection, table):
         order = identity = rowid
     else:
-        order, identity = ", ".join(_quoted(key) for key in keys) or "1", "NULL"
+        order, identity = ", ".join(quoted(key) for key in keys) or "1", "NULL"
     # text goes as bytes, because a database may hold text that is not valid UTF-8
     values = ", ".join(
         f"typeof({c}), CASE typeof({c}) WHEN 'text' THEN CAST({c} AS BLOB) ELSE {c} END"
-        for c in (_quoted(str(column)) for _, column, _, _, _, _, hidden in described if hidden != VIRTUAL)
+        for c in (quoted(str(column)) for _, column, _, _, _, _, hidden in described if hidden != VIRTUAL)
     )
     digest, count, encode = hashlib.sha256(), 0, msgspec.msgpack.encode
     query = f"SELECT {identity}, {values} FROM main.{name} NOT INDEXED ORDER BY {order}"  # noqa: S608 - names are quoted
@@ -382,8 +382,9 @@ def _rows(connection: apsw.Connection, query: str) -> Iterator[tuple[object, ...
 
 
 def _has_rowid(connection: apsw.Connection, table: str) -> bool:
-    return not any(without for _, _, _, _, without, _ in connection.execute(f"PRAGMA main.table_list({_quoted(table)})"))
+    return not any(without for _, _, _, _, without, _ in connection.execute(f"PRAGMA main.table_list({quoted(table)})"))
 
 
-def _quoted(name: str) -> str:
+def quoted(name: str) -> str:
+    """Return a name as an identifier of SQL."""
     return '"' + name.replace('"', '""') + '"'

@@ -282,7 +282,7 @@ def _prepare(  # noqa: PLR0913 - the options of a database
         raise file.access.nothing_in_it()
     if new:
         file.access.require_keys()
-        reserving.set_beginnings(connection, beginnings)
+        reserving.set_beginnings(connection, beginnings)  # again: a program may have replaced APSW's list of hooks
     mode = journal_mode or ("wal" if new else None)
     try:
         if mode is not None and not readonly:

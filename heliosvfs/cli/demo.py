@@ -21,7 +21,7 @@ import typer
 from heliosvfs.check import check
 from heliosvfs.cli import configured_demo
 from heliosvfs.connection import Connection
-from heliosvfs.convert import VIRTUAL, encrypt
+from heliosvfs.convert import VIRTUAL, encrypt, quoted
 from heliosvfs.errors import HeliosError, TamperedError, UsageError, WrongKeyError
 from heliosvfs.opening import connect
 
@@ -148,19 +148,15 @@ def _make(path: Path, passphrase: str, source: Path | None) -> Connection:
     return connection
 
 
-def _quoted(name: object) -> str:
-    return '"' + str(name).replace('"', '""') + '"'
-
-
 def _texts(connection: Connection) -> list[bytes]:
     """Return how the text values of every table begin, each once, as the bytes that are stored, be they valid or not."""
     found: set[bytes] = set()
     tables = connection.execute("SELECT name FROM main.sqlite_schema WHERE type = 'table' AND rootpage > 0").fetchall()
-    for table in (_quoted(name) for (name,) in tables):
+    for table in (quoted(str(name)) for (name,) in tables):
         described = connection.execute(f"PRAGMA main.table_xinfo({table})").fetchall()
         values = (
             f"CASE typeof({name}) WHEN 'text' THEN substr(CAST({name} AS BLOB), 1, {_LONGEST}) END"
-            for name in (_quoted(column) for _, column, *_, hidden in described if hidden != VIRTUAL)
+            for name in (quoted(str(column)) for _, column, *_, hidden in described if hidden != VIRTUAL)
         )
         for row in connection.execute(f"SELECT {', '.join(values)} FROM main.{table} NOT INDEXED"):  # noqa: S608 - quoted names
             found.update(text for text in row if text is not None and len(text) >= _SHORTEST)

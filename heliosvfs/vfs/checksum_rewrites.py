@@ -14,18 +14,15 @@ from typing import TYPE_CHECKING
 from cryptography.exceptions import InvalidTag
 
 from heliosvfs.pages import Buffer, Opener, Sealer, UnknownEpochError
-from heliosvfs.vfs.frame_batches import FRAME_HEADER, FrameBatch
+from heliosvfs.vfs.frame_batches import FRAME_HEADER, FrameBatch, bytes_ahead
 from heliosvfs.vfs.superblocks import BaseFile
-from heliosvfs.vfs.wal_header import NOWHERE, WAL_HEADER
+from heliosvfs.vfs.wal_header import NO_COMMIT, NOWHERE, WAL_HEADER
 
 if TYPE_CHECKING:
     from heliosvfs.vfs.wal import WalFile
     from heliosvfs.vfs.wal_writing import FrameWriter
 
 __all__ = ["header_writer", "whole_reader"]
-
-_READ_AHEAD_BYTES = 1 << 16
-_NO_COMMIT = bytes(4)  # in bytes 4 to 7 of a frame header
 
 
 def whole_reader(
@@ -37,8 +34,7 @@ def whole_reader(
     """
     frame_size, frame, tally, read = wal.frame_size, opener.buffer, wal.tally, base.read
     unpack, contexts, plain, pack = opener.unpack_from, opener.contexts, opener.plain, struct.Struct(">I").pack
-    amount_ahead = max(1, _READ_AHEAD_BYTES // frame_size) * frame_size
-    begin, end, sealed = 0, 0, b""
+    amount_ahead, begin, end, sealed = bytes_ahead(frame_size), 0, 0, b""
 
     def read_whole(amount: int, offset: int) -> Buffer:
         nonlocal begin, end, sealed
@@ -70,7 +66,7 @@ def header_writer(
     def write_header(header: bytes, frame: int) -> None:
         wal.whole = NOWHERE
         plain[:FRAME_HEADER] = header
-        bound, ends = frames.salts_of(header) + pack((frame - WAL_HEADER) // frame_size), header[4:8] != _NO_COMMIT
+        bound, ends = frames.salts_of(header) + pack((frame - WAL_HEADER) // frame_size), header[4:8] != NO_COMMIT
         if places:
             count = batch.count
             if not count or frame != batch.first + count * frame_size:

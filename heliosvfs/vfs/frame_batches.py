@@ -20,11 +20,17 @@ from collections.abc import Callable
 from heliosvfs.layout import RESERVED_BYTES
 from heliosvfs.pages import Buffer, Sealer
 
-__all__ = ["FRAME_HEADER", "FrameBatch"]
+__all__ = ["FRAME_HEADER", "FrameBatch", "bytes_ahead"]
 
 FRAME_HEADER = 24  # bytes; SQLite file format 4.1
 _BATCH_BYTES = 0x1FFFF  # the unix VFS writes no more at once (seekAndWriteFd)
+_READ_AHEAD_BYTES = 1 << 16
 _FAR = 1 << 62  # beyond the end of any file
+
+
+def bytes_ahead(frame_size: int) -> int:
+    """Return how many bytes are read at once where frames are read one after the other."""
+    return max(1, _READ_AHEAD_BYTES // frame_size) * frame_size
 
 
 class FrameBatch:

@@ -28,34 +28,27 @@ from heliosvfs.keys import expand
 from heliosvfs.layout import RESERVED_BYTES, Layout
 from heliosvfs.pages import KIND_JOURNAL, Buffer, NotAuthenticError, Opener, Sealer, UnknownEpochError
 from heliosvfs.vfs.characteristics import reporting
+from heliosvfs.vfs.journal_header import COUNT_END, DURABLE, FIELDS, HEADER_END, MAC_END, NO_COUNT, OUR_MAGIC, SQLITE_MAGIC
 from heliosvfs.vfs.page_io import ZEROS
 
 if TYPE_CHECKING:
     from heliosvfs.vfs.database import DatabaseFile
 
-__all__ = ["OUR_MAGIC", "JournalFile", "record_checksum"]
+__all__ = ["JournalFile", "record_checksum"]
 
-_SQLITE_MAGIC = bytes.fromhex("d9d505f920a163d7")
-OUR_MAGIC = b"\0HELIOSJ"
-_FIELDS = 28  # magic(8) records(4) nonce(4) initial pages(4) sector size(4) page size(4)
-_COUNT_END = 12  # magic and record count, which syncJournal writes together
 _NONCE = slice(12, 16)
-_MAC_END = 60  # the HMAC-SHA-256 takes bytes 28 to 59, in the header's first 512-byte sector
-_DURABLE = 60  # byte that says whether the counted records were durable before they were counted (synchronous=FULL)
-_OURS_END = 61
-_NO_COUNT = b"\xff" * 4  # record count of a journal that is written without syncs
 _WORD = 4
 _SMALLEST_PAGE = 512
 _LARGEST_PAGE = 65536
-_NOTHING = (-_FIELDS, b"")
+_NOTHING = (-FIELDS, b"")
 _TAG = slice(-RESERVED_BYTES, -RESERVED_BYTES + 16)
 
 
 def _is_header(fields: bytes) -> bool:
     """Tell whether the first bytes of a block are a journal header's; its magic may still be due (writeJournalHdr)."""
     return (
-        len(fields) == _FIELDS
-        and (fields.startswith(_SQLITE_MAGIC) or not fields[:_COUNT_END].strip(b"\0"))
+        len(fields) == FIELDS
+        and (fields.startswith(SQLITE_MAGIC) or not fields[:COUNT_END].strip(b"\0"))
         and _SMALLEST_PAGE <= int.from_bytes(fields[24:28], "big") <= _LARGEST_PAGE
     )
 
@@ -109,7 +102,7 @@ class JournalFile(apsw.VFSFile):
     def mac(self, fields: bytes, offset: int) -> bytes:
         """Return the HMAC of a header; it binds the nonce of the first, so that a header of an earlier transaction is none."""
         first = self._headers.get(0, b"") if offset else fields[_NONCE]
-        bound = offset.to_bytes(8, "big") + first + _SQLITE_MAGIC + fields[8:_FIELDS] + fields[_DURABLE:_OURS_END]
+        bound = offset.to_bytes(8, "big") + first + SQLITE_MAGIC + fields[8:FIELDS] + fields[DURABLE:HEADER_END]
         return hmac.digest(self._key(b"header"), bound, "sha256")
 
     def _nonce_at(self, offset: int) -> bytes:
@@ -130,17 +123,17 @@ class JournalFile(apsw.VFSFile):
             self._written_to = 0
         self._bind(int.from_bytes(data[24:28], "big"))
         self._note_header(offset, data[_NONCE])
-        if data.startswith(_SQLITE_MAGIC):
-            data = OUR_MAGIC + data[8:_FIELDS] + self.mac(data, offset) + data[_MAC_END:]
+        if data.startswith(SQLITE_MAGIC):
+            data = OUR_MAGIC + data[8:FIELDS] + self.mac(data, offset) + data[MAC_END:]
         super().xWrite(data, offset)
         self._unsynced = True
 
     def _write_count(self, data: bytes, offset: int) -> None:
         """Write magic and record count of a header, and its HMAC anew, in one write within a sector."""
-        fields = data + super().xRead(_FIELDS, offset).ljust(_FIELDS, b"\0")[_COUNT_END:]
+        fields = data + super().xRead(FIELDS, offset).ljust(FIELDS, b"\0")[COUNT_END:]
         durable = bytes([not self._unsynced])
-        if data.startswith(_SQLITE_MAGIC):
-            mac = self.mac(fields.ljust(_DURABLE, b"\0") + durable, offset)
+        if data.startswith(SQLITE_MAGIC):
+            mac = self.mac(fields.ljust(DURABLE, b"\0") + durable, offset)
             super().xWrite(OUR_MAGIC + fields[8:] + mac + durable, offset)
         else:
             super().xWrite(data, offset)
@@ -157,20 +150,20 @@ class JournalFile(apsw.VFSFile):
             FormatError: It is a header that stock SQLite wrote.
             TamperedError: The header is ours and its HMAC is wrong.
         """
-        header = super().xRead(_OURS_END, offset).ljust(_OURS_END, b"\0")
+        header = super().xRead(HEADER_END, offset).ljust(HEADER_END, b"\0")
         magic = header[:8]
-        if magic == _SQLITE_MAGIC and offset + 8 < self.xFileSize():
+        if magic == SQLITE_MAGIC and offset + 8 < self.xFileSize():
             # at the very end of the file the magic is that of a super-journal's name (readSuperJournal)
             msg = f"{self._path} is not a heliosvfs journal, though it lies beside a heliosvfs database: move it away"
             raise FormatError(msg)
         if magic != OUR_MAGIC:
             return magic
-        due, found = self.mac(header, offset), header[_FIELDS:_MAC_END]
+        due, found = self.mac(header, offset), header[FIELDS:MAC_END]
         if not hmac.compare_digest(due, found):
             # At a later offset: left by an earlier transaction in a persistent journal, so this one ends before it. A part of the
             # HMAC and then zeros: its write was torn, so it was never made durable, and the database was not touched yet.
             # Its last byte, which the HMAC covers, may be missing as well.
-            counted = self.mac(header[:_DURABLE] + b"\1", offset)
+            counted = self.mac(header[:DURABLE] + b"\1", offset)
             if offset or any(mac.startswith(found.rstrip(b"\0")) for mac in (due, counted)):
                 return bytes(8)
             msg = f"{self._path}: the journal header at offset {offset} is damaged or was tampered with"
@@ -180,14 +173,14 @@ class JournalFile(apsw.VFSFile):
             if offset == 0:
                 self._headers.clear()
             self._note_header(offset, header[_NONCE])
-            self._durable_to = self._end_of_records(offset, header) if header[_DURABLE] else 0
-        self._verified = (offset, header[:_FIELDS])
-        return _SQLITE_MAGIC
+            self._durable_to = self._end_of_records(offset, header) if header[DURABLE] else 0
+        self._verified = (offset, header[:FIELDS])
+        return SQLITE_MAGIC
 
     def _end_of_records(self, offset: int, header: bytes) -> int:
         """Return the offset behind the records that a header counts, 0 if it does not count them."""
         count, sector, page = (int.from_bytes(header[at : at + _WORD], "big") for at in (8, 20, 24))
-        return 0 if header[8:_COUNT_END] == _NO_COUNT else offset + sector + count * (page + 2 * _WORD)
+        return 0 if header[8:COUNT_END] == NO_COUNT else offset + sector + count * (page + 2 * _WORD)
 
     # -- reading -----------------------------------------------------------------------------------------------------
 
@@ -201,8 +194,8 @@ class JournalFile(apsw.VFSFile):
         self._database.page_keys()
         if amount == 1 and offset == 0:  # hasHotJournal: is the first byte zero?
             magic = super().xRead(8, 0)
-            return _SQLITE_MAGIC[:1] if magic == OUR_MAGIC else magic[:1]
-        if amount == len(_SQLITE_MAGIC) and offset % 512 == 0:
+            return SQLITE_MAGIC[:1] if magic == OUR_MAGIC else magic[:1]
+        if amount == len(SQLITE_MAGIC) and offset % 512 == 0:
             return self._read_magic(offset)
         if self._headers and amount == self._page_size:
             return self._read_page(offset)
@@ -216,7 +209,7 @@ class JournalFile(apsw.VFSFile):
     def _read_word(self, offset: int) -> Buffer:
         """Return a field of the header that was verified, a checksum, or a page number, which is noted for the page to come."""
         at = offset - self._verified[0]
-        if 8 <= at < _FIELDS:  # noqa: PLR2004 - behind the magic: what is on disk may have changed since
+        if 8 <= at < FIELDS:  # noqa: PLR2004 - behind the magic: what is on disk may have changed since
             return self._verified[1][at : at + _WORD]
         if offset == self._page[0]:
             return self._read_checksum(offset)
@@ -318,18 +311,18 @@ class JournalFile(apsw.VFSFile):
         elif size == _WORD:
             self._record = (offset, int.from_bytes(data, "big"))
             super().xWrite(data, offset)
-        elif size == _COUNT_END:
+        elif size == COUNT_END:
             self._write_count(bytes(data), offset)
         elif size == 1:
             # syncJournal wipes the first byte of a stale header; ours is zero there anyway, so wipe the next too
             super().xWrite(bytes(2), offset)
-        elif _is_header(bytes(data[:_FIELDS])):
+        elif _is_header(bytes(data[:FIELDS])):
             self._write_header(offset, bytes(data))
-        elif data == _SQLITE_MAGIC:
+        elif data == SQLITE_MAGIC:
             super().xWrite(data, offset)  # the end of a super-journal's name
-        elif size == _FIELDS and not bytes(data).strip(b"\0"):
+        elif size == FIELDS and not bytes(data).strip(b"\0"):
             # zeroJournalHdr: the HMAC goes with the fields, or a torn write could leave one without the other
-            super().xWrite(bytes(_OURS_END), offset)
+            super().xWrite(bytes(HEADER_END), offset)
         else:
             msg = f"{self._path}: a write of {size} bytes at offset {offset} is no part of a journal that can be sealed"
             raise RefusedWriteError(msg)

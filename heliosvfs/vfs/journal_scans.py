@@ -15,17 +15,13 @@ from dataclasses import dataclass, field
 
 from heliosvfs.errors import TamperedError
 from heliosvfs.layout import Layout
-from heliosvfs.vfs.journal import OUR_MAGIC, JournalFile, record_checksum
+from heliosvfs.vfs.journal import JournalFile, record_checksum
+from heliosvfs.vfs.journal_header import COUNT_END, FIELDS, HEADER_END, MAC_END, NO_COUNT, OUR_MAGIC, SQLITE_MAGIC
 
 __all__ = ["JournalScan", "scan_journal"]
 
-_SQLITE_MAGIC = bytes.fromhex("d9d505f920a163d7")
 _SECTOR = 512  # headers lie at multiples of it; no header is smaller
-_COUNT_END = 12  # magic and record count, which are zero until the header's records are synced
 _SIZES = slice(16, 28)  # initial pages, sector size, page size: the same in all headers of a journal
-_FIELDS = 28
-_HEADER_END = 61  # behind the HMAC and the byte that says whether the records are durable
-_NO_COUNT = 0xFFFFFFFF  # record count of a journal that is written without syncs
 _SUPER_JOURNAL = re.compile(rb"[^\0]*-mj[0-9A-F]{6}9[0-9A-F]{2}", re.DOTALL)  # as vdbeCommit names them
 _MORE_THAN_CHANCE = 8  # equal bytes of two HMACs, or zeros in one
 _MOST_RECORDS = 1 << 14  # counts that are tried for a header
@@ -94,7 +90,7 @@ class _Scanning:
             # Zeros are a header that was not counted yet, or that of a transaction which has ended (zeroJournalHdr), even if a
             # part of the HMAC is there: magic, count and HMAC are one write. With our magic the rest of that is missing, or
             # JournalFile would have refused it.
-            if self._first[:_COUNT_END].strip(b"\0") and not self._first.startswith(OUR_MAGIC):
+            if self._first[:COUNT_END].strip(b"\0") and not self._first.startswith(OUR_MAGIC):
                 self._doubt("the first header of the journal is torn or damaged, and nothing was rolled back")
             return
         absent = self._super_journal()
@@ -113,13 +109,13 @@ class _Scanning:
 
     def _raw(self, offset: int) -> bytes:
         """Return the bytes of a header as they are on disk, fewer at the end of the file."""
-        return bytes(self._journal.xRead(_HEADER_END, offset))
+        return bytes(self._journal.xRead(HEADER_END, offset))
 
     def _word(self, offset: int) -> int:
         return int.from_bytes(bytes(self._journal.xRead(4, offset)).ljust(4, b"\0"), "big")
 
     def _is_header(self, offset: int) -> bool:
-        return bytes(self._journal.xRead(8, offset)) == _SQLITE_MAGIC
+        return bytes(self._journal.xRead(8, offset)) == SQLITE_MAGIC
 
     def _page(self, offset: int) -> bytes | None:
         """Return the page of the record at an offset, None if it is not there, or has to open and does not."""
@@ -155,7 +151,7 @@ class _Scanning:
         """Take the records of the header at ``start``, which was just verified; return where the next header is, if any."""
         count, nonce, _, self._sector = (self._word(start + 8 + 4 * i) for i in range(4))
         begin = start + self._sector
-        if count == _NO_COUNT:
+        if count.to_bytes(4, "big") == NO_COUNT:
             self._uncounted(begin, nonce)
             return None
         for offset in range(begin, begin + count * self._record_size, self._record_size):
@@ -207,8 +203,8 @@ class _Scanning:
         header = self._raw(start)
         sizes = header[_SIZES]
         return (
-            not header[:_COUNT_END].strip(b"\0")
-            and not header[_FIELDS:].strip(b"\0")
+            not header[:COUNT_END].strip(b"\0")
+            and not header[FIELDS:].strip(b"\0")
             and self._first[_SIZES].startswith(sizes)
             and (len(header) < _SIZES.stop or sizes == self._first[_SIZES])
         )
@@ -226,7 +222,7 @@ class _Scanning:
         transaction unless that had its page already, which it keeps but once.
         """
         header = self._raw(start)
-        if len(header) < _HEADER_END or not header.strip(b"\0"):
+        if len(header) < HEADER_END or not header.strip(b"\0"):
             return True
         if header[_SIZES][4:] == self._first[_SIZES][4:] and header[:8] in (self._first[:8], bytes(8)):
             return self._is_altered(header, start)
@@ -236,18 +232,18 @@ class _Scanning:
 
     def _is_altered(self, header: bytes, start: int) -> bool:
         """Tell whether a header lost part of its HMAC, has part of the right one, or would if one of its fields were another."""
-        found = header[_FIELDS : _HEADER_END - 1]
+        found = header[FIELDS:MAC_END]
         if header.startswith(self._first[:8]) and found.count(0) >= _MORE_THAN_CHANCE:
             return True
         most = min(_MOST_RECORDS, (self._size - start) // self._record_size + 1)
         sizes = header[:16] + self._first[_SIZES]
         altered = [
-            *(header[:8] + count.to_bytes(4, "big") + sizes[_COUNT_END:] for count in range(1, most + 1)),
-            *(sizes[:at] + bytes([byte]) + sizes[at + 1 :] for at in range(_COUNT_END, 16) for byte in range(256)),
+            *(header[:8] + count.to_bytes(4, "big") + sizes[COUNT_END:] for count in range(1, most + 1)),
+            *(sizes[:at] + bytes([byte]) + sizes[at + 1 :] for at in range(COUNT_END, 16) for byte in range(256)),
         ]
-        for fields in (header[:_FIELDS], sizes, *altered):
+        for fields in (header[:FIELDS], sizes, *altered):
             for durable in (b"\0", b"\1"):
-                mac = self._journal.mac(fields.ljust(_HEADER_END - 1, b"\0") + durable, start)
+                mac = self._journal.mac(fields.ljust(MAC_END, b"\0") + durable, start)
                 if sum(a == b for a, b in zip(mac, found, strict=True)) >= _MORE_THAN_CHANCE:
                     return True
         return False
@@ -258,7 +254,7 @@ class _Scanning:
         """Return the name of the super-journal, "" if none is at the journal's end (readSuperJournal)."""
         trailer = bytes(self._journal.xRead(_TRAILER, max(0, self._size - _TRAILER)))
         length, checksum = int.from_bytes(trailer[:4], "big"), int.from_bytes(trailer[4:8], "big")
-        if trailer[8:] != _SQLITE_MAGIC or not len(_SQLITE_MAGIC) < length < min(_SECTOR, self._size - _TRAILER):
+        if trailer[8:] != SQLITE_MAGIC or not len(SQLITE_MAGIC) < length < min(_SECTOR, self._size - _TRAILER):
             return ""
         name = bytes(self._journal.xRead(length, self._size - _TRAILER - length))
         total = sum(byte - 256 if byte > 127 else byte for byte in name)  # noqa: PLR2004 - C's char is signed here

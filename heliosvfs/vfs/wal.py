@@ -20,7 +20,7 @@ from heliosvfs.pages import KIND_WAL, Buffer, NotAuthenticError, Opener, Sealer,
 from heliosvfs.vfs import tallies
 from heliosvfs.vfs.characteristics import reporting
 from heliosvfs.vfs.checksum_rewrites import whole_reader
-from heliosvfs.vfs.frame_batches import FRAME_HEADER
+from heliosvfs.vfs.frame_batches import FRAME_HEADER, bytes_ahead
 from heliosvfs.vfs.superblocks import BaseFile
 from heliosvfs.vfs.wal_header import NOWHERE, WAL_HEADER, header_for_sqlite
 from heliosvfs.vfs.wal_writing import SALTS, FrameWriter
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from heliosvfs.vfs.database import DatabaseFile
 
 __all__ = ["WalFile"]
-
-_READ_AHEAD_BYTES = 1 << 16  # of consecutive frames, while a checkpoint reads them one after the other
 
 
 class WalFile(apsw.VFSFile):
@@ -131,7 +129,7 @@ class WalFile(apsw.VFSFile):
         page_size, frame_size, read_one, opener = self.page_size, self.frame_size, self._read_one, self._opener
         read, page, tally = self._base.read, self._page_view, self.tally
         unpack, contexts, plain, pack = opener.unpack_from, opener.contexts, opener.plain, struct.Struct(">I").pack
-        amount_ahead = max(1, _READ_AHEAD_BYTES // frame_size) * frame_size
+        amount_ahead = bytes_ahead(frame_size)
         begin, end, following, sealed = 0, 0, 0, b""
 
         def read_page(amount: int, offset: int) -> Buffer:

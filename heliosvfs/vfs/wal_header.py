@@ -11,9 +11,10 @@ import struct
 from heliosvfs.errors import FormatError
 from heliosvfs.pages import Buffer
 
-__all__ = ["NOWHERE", "WAL_HEADER", "header_for_sqlite", "header_on_disk", "wal_checksum"]
+__all__ = ["NOWHERE", "NO_COMMIT", "WAL_HEADER", "header_for_sqlite", "header_on_disk", "wal_checksum"]
 
 WAL_HEADER = 32  # bytes; SQLite file format 4.1
+NO_COMMIT = bytes(4)  # in bytes 4 to 7 of a frame header: the transaction goes on
 NOWHERE = -1  # in place of an offset
 _SQLITE_VERSION = 3007000
 _OUR_VERSION = 0x48560001  # "HV", format 1

@@ -25,7 +25,7 @@ from heliosvfs.vfs.controls import watching
 from heliosvfs.vfs.frame_batches import FRAME_HEADER, FrameBatch
 from heliosvfs.vfs.page_io import ZEROS, has_sizes, require_sizes
 from heliosvfs.vfs.superblocks import BaseFile
-from heliosvfs.vfs.wal_header import NOWHERE, WAL_HEADER, header_on_disk
+from heliosvfs.vfs.wal_header import NO_COMMIT, NOWHERE, WAL_HEADER, header_on_disk
 from heliosvfs.vfs.wal_pieces import FramePieces
 
 if TYPE_CHECKING:
@@ -36,7 +36,6 @@ __all__ = ["SALTS", "FrameWriter"]
 SALTS = slice(16, 24)  # of the WAL header
 _FRAME_SALTS = slice(8, 16)  # of a frame header
 _PAGE_ONE = b"\0\0\0\1"  # in bytes 0 to 3 of a frame header
-_NO_COMMIT = bytes(4)  # in bytes 4 to 7 of a frame header: the transaction goes on
 _NO_SALTS = bytes(16)  # in bytes 8 to 23: the header will be written again when the transaction commits
 _HEADERS_KEPT = 1 << 16  # frame headers kept of a transaction: 10 MB at the most; further ones are read back when they are needed
 
@@ -110,7 +109,7 @@ class FrameWriter:
                     continues = frame == self._next and salts == before and not batch.doubtful
                     if continues or self._keeps_keys(frame, salts):
                         join(plain, 0, header, data)
-                        bound, ends = salts + pack((frame - WAL_HEADER) // frame_size), header[4:8] != _NO_COMMIT
+                        bound, ends = salts + pack((frame - WAL_HEADER) // frame_size), header[4:8] != NO_COMMIT
                         self._salts = salts
                         if (count := batch.count) or (continues and places and not ends):
                             seal_into(plain, bound, *places[count])
@@ -247,7 +246,7 @@ class FrameWriter:
     def _appended(self, frame: int, header: bytes) -> None:
         """Note a frame of the transaction being written."""
         headers = self._headers
-        if header[4:8] != _NO_COMMIT:
+        if header[4:8] != NO_COMMIT:
             self._next = NOWHERE
             if headers:
                 headers.clear()
@@ -371,7 +370,7 @@ class FrameWriter:
     def before_sync(self) -> None:
         """Write a header that is held back as a piece: without POWERSAFE_OVERWRITE a sync comes between it and its page."""
         held, self._held = self._held, None
-        if held is None or held[1][4:8] == _NO_COMMIT:
+        if held is None or held[1][4:8] == NO_COMMIT:
             return
         if not self._wal.xDeviceCharacteristics() & apsw.SQLITE_IOCAP_POWERSAFE_OVERWRITE:
             self._begin(held[0], held[1], self.salts_of(held[1]))
